@@ -1,0 +1,20 @@
+"""Names of types that signatures across the library use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+Array = jax.Array
+PyTree = Any
+PRNGKey = jax.Array
+"""A typed key as ``jax.random.key`` makes it."""
+
+DenoiseFn = Callable[[Array, Array], Array]
+"""``(x, sigma) -> E[x0 | x]``: the posterior mean of clean data at noise level ``sigma``, shape of ``x``."""
+
+LogRatioFn = Callable[[Array, Array], Array]
+"""``(x, sigma) -> log p(x) - log q(x)``, one number per example."""
+
+__all__ = ["Array", "ArrayLike", "DenoiseFn", "LogRatioFn", "PRNGKey", "PyTree"]
