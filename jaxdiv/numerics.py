@@ -1,0 +1,195 @@
+"""Log-space arithmetic that keeps its relative accuracy and its derivatives.
+
+The first argument is an array, every further one a Python number. Each function carries the derivative that is
+accurate, not the one autodiff would make of the formula: jax differentiates ``expm1(x)`` into ``expm1(x) + 1``, which is
+0 in float32 at x = -20. No branch is evaluated where it overflows, so no NaN hides behind a ``where``.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def promote(x: ArrayLike) -> jax.Array:
+    """The array in the dtype all of jaxdiv computes in: float64 stays, everything else becomes float32.
+
+    >>> promote(jnp.ones(2, jnp.bfloat16)).dtype
+    dtype('float32')
+    """
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32, jnp.float32))
+
+
+def with_limit(x: jax.Array, limit: float, fn: Callable[..., jax.Array], *args: float) -> jax.Array:
+    """fn(x, *args), and ``limit`` at x = -inf, where the formula itself may be inf - inf; NaN stays NaN.
+
+    >>> float(with_limit(jnp.float32(-jnp.inf), 1.0, lambda x: x * jnp.exp(x) + 1.0))
+    1.0
+    """
+    finite = x != -jnp.inf
+    return jnp.where(finite, fn(jnp.where(finite, x, 0.0), *args), limit)
+
+
+def inf_from(t: jax.Array, end: float, fn: Callable[..., jax.Array], *args: float) -> jax.Array:
+    """fn(t, *args) below ``end`` and +inf from there on, the shape of a convex conjugate; NaN stays NaN.
+
+    >>> float(inf_from(jnp.float32(2.0), 1.0, lambda t: t / (1.0 - t)))
+    inf
+    """
+    beyond = t >= end
+    return jnp.where(beyond, jnp.inf, fn(jnp.where(beyond, 0.0, t), *args))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def expm1_scaled(x: jax.Array, c: float = 1.0) -> jax.Array:
+    r"""(e^{c x} - 1) / c, and x itself at c = 0; the derivative is e^{c x} to full relative accuracy.
+
+    >>> float(expm1_scaled(jnp.float32(0.5), 0.0))
+    0.5
+    """
+    return x if abs(c) < 1e-30 else jnp.expm1(c * x) / c
+
+
+@expm1_scaled.defjvp
+def _expm1_scaled_jvp(c, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return expm1_scaled(x, c), jnp.exp(c * x) * dx
+
+
+def log1p_scaled(t: jax.Array, c: float) -> jax.Array:
+    r"""log(1 + c t) / c, and t itself at c = 0: the inverse of `expm1_scaled`; where 1 + c t <= 0, its limit there.
+
+    >>> round(float(log1p_scaled(jnp.float32(2.0), 1.0)), 4)
+    1.0986
+    """
+    return t if abs(c) < 1e-30 else jnp.log1p(jnp.maximum(c * t, -1.0)) / c
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def log_mix(x: jax.Array, weight: float, complement: float) -> jax.Array:
+    r"""log(complement + weight e^x), the log-ratio of a mixture, accurate relatively near x = 0 where it vanishes.
+
+    Args:
+        x: log-ratios, any shape.
+        weight: share of e^x, in (0, 1).
+        complement: 1 - weight, given because ``1 - weight`` loses the digits of a weight near 1.
+
+    Returns:
+        The logarithm, of x's shape and dtype. Its derivative is sigmoid(x + log(weight / complement)).
+
+    >>> round(float(log_mix(jnp.float32(0.0), 0.5, 0.5)), 6)
+    0.0
+    """
+    # 40: beyond it e^x outgrows every admitted complement, and float32 overflows at 88.
+    far = jnp.logaddexp(jnp.asarray(math.log(complement), x.dtype), math.log(weight) + jnp.maximum(x, 40.0))
+    mid = jnp.minimum(x, 40.0)
+    near = jnp.log1p(weight * jnp.expm1(mid))
+    if weight > 0.5:  # log1p(-weight + ...) would cancel where e^x is small
+        near = jnp.where(x < -1.0, jnp.log(complement + weight * jnp.exp(mid)), near)
+    return jnp.where(x > 40.0, far, near)
+
+
+@log_mix.defjvp
+def _log_mix_jvp(weight, complement, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    logit = math.log(weight) - math.log(complement)
+    return log_mix(x, weight, complement), jax.nn.sigmoid(x + logit) * dx
+
+
+def _power_slope(x: jax.Array, a: float) -> jax.Array:
+    """e^x (e^{(a-1) x} - 1) / (a - 1) without overflow in a factor that the other would have cancelled."""
+    return jnp.exp(a * x) * expm1_scaled(x, 1.0 - a) if a < 1.0 else jnp.exp(x) * expm1_scaled(x, a - 1.0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def power_generator(x: jax.Array, a: float) -> jax.Array:
+    r"""(r^a - a r - (1 - a)) / (a (a - 1)) at r = e^x: zero to second order at x = 0, where it is a power series.
+
+    Args:
+        x: log-ratios, any shape.
+        a: the power; a = 1 is r log r - r + 1 and a = 0 is r - 1 - log r.
+
+    Returns:
+        The non-negative value, of x's shape and dtype; at x = -inf it may be NaN.
+
+    >>> round(float(power_generator(jnp.float32(1.0), 1.0)), 6)
+    1.0
+    """
+    radius = 1.0 / max(1.0, abs(a))
+    small = jnp.where(jnp.abs(x) < radius, x, 0.0)
+    # Coefficients (a^{k-1} - 1) / ((a - 1) k!) = (1 + a + ... + a^{k-2}) / k!; a tail of 11/12! is float32's rounding.
+    num_terms = 20 if x.dtype == jnp.float64 else 12
+    sums = [sum(a**j for j in range(k - 1)) for k in range(2, num_terms + 1)]
+    series = jnp.zeros_like(x)
+    for k in range(num_terms, 1, -1):
+        series = series * small + sums[k - 2] / math.factorial(k)
+    series = series * small * small
+    if 0.0 <= a <= 2.0:  # r f' - (r f' - f): no small denominator at a = 1
+        closed = _power_slope(x, a) - expm1_scaled(x, a)
+    else:
+        closed = (expm1_scaled(x, a) - jnp.expm1(x)) / (a - 1.0)
+    return jnp.where(jnp.abs(x) < radius, series, closed)
+
+
+@power_generator.defjvp
+def _power_generator_jvp(a, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return power_generator(x, a), _power_slope(x, a) * dx
+
+
+def _lambert_refine(w: jax.Array, log_argument: jax.Array) -> jax.Array:
+    """Three steps of Fritsch's fourth-order iteration for w + log|w| = log_argument (Fritsch et al., CACM 1973)."""
+    for _ in range(3):
+        residual = log_argument - w - jnp.log(jnp.abs(w))
+        slope = jnp.where(w == -1.0, 1.0, 1.0 + w)  # the branch point is a fixed point: residual 0
+        q = 2.0 * slope * (slope + 2.0 * residual / 3.0)
+        gap = jnp.where(q == 2.0 * residual, 1.0, q - 2.0 * residual)
+        w = w * (1.0 + residual / slope * (q - residual) / gap)
+    return w
+
+
+@jax.custom_jvp
+def lambert_w0_exp(z: jax.Array) -> jax.Array:
+    r"""W_0(e^z), Lambert's principal branch of a logarithm: the w > 0 with w + log w = z, for any real z.
+
+    >>> round(float(lambert_w0_exp(jnp.float32(1.0))), 6)
+    1.0
+    """
+    inner = jnp.maximum(z, -40.0)
+    middle = jnp.exp(0.6 * (jnp.minimum(inner, 2.0) - 1.0))
+    start = jnp.where(inner > 2.0, inner - jnp.log(jnp.maximum(inner, 2.0)), middle)
+    start = jnp.where(inner < -2.0, jnp.exp(jnp.minimum(inner, 0.0)), start)
+    return jnp.where(z < -40.0, jnp.exp(z), _lambert_refine(start, inner))
+
+
+@lambert_w0_exp.defjvp
+def _lambert_w0_exp_jvp(primals, tangents):
+    (z,), (dz,) = primals, tangents
+    w = lambert_w0_exp(z)
+    return w, w / (1.0 + w) * dz
+
+
+@jax.custom_jvp
+def lambert_wm1_exp(z: jax.Array) -> jax.Array:
+    r"""W_{-1}(-e^{-z}), Lambert's lower branch: the w <= -1 with w + log(-w) = -z, for z >= 1 (taken as 1 below).
+
+    >>> round(float(lambert_wm1_exp(jnp.float32(1.0))), 6)
+    -1.0
+    """
+    z = jnp.maximum(z, 1.0)
+    s = jnp.sqrt(2.0 * (z - 1.0))
+    near = -1.0 - s - s * s / 3.0 - s**3 / 36.0
+    w = jnp.where(z > 3.0, -z - jnp.log(z), near)
+    # Closer than this to the branch point the series is exact and the iteration divides rounding by rounding.
+    return jnp.where(s < 1e-3 if z.dtype == jnp.float64 else s < 3e-2, near + s**4 / 270.0, _lambert_refine(w, -z))
+
+
+@lambert_wm1_exp.defjvp
+def _lambert_wm1_exp_jvp(primals, tangents):
+    (z,), (dz,) = primals, tangents
+    w = lambert_wm1_exp(z)
+    return w, -w / (1.0 + w) * dz
