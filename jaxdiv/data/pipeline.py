@@ -154,7 +154,8 @@ class BatchSource:
             records[inside] = self._order(epoch)[offsets[inside]]
         images = self._data["image"][records]
         if self._flip:
-            images = np.stack([self._flipped(images[i], step + i, self._process_index) for i in range(num_steps)])
+            for i in range(num_steps):
+                self._flip_rows(images[i], step + i, self._process_index)
         images = sources.scale_images(images, half_range=self._half_range)
         return {"image": images, "label": self._data["label"][records].astype(np.int32)}
 
@@ -168,14 +169,15 @@ class BatchSource:
 
     def _finish(self, index: int, batch: Batch) -> Batch:
         step, process = divmod(int(index), self._process_count)
-        images = self._flipped(batch["image"], step, process) if self._flip else batch["image"]
-        return {"image": sources.scale_images(images, half_range=self._half_range), "label": batch["label"]}
+        if self._flip:
+            self._flip_rows(batch["image"], step, process)
+        return {"image": sources.scale_images(batch["image"], half_range=self._half_range), "label": batch["label"]}
 
-    def _flipped(self, images: np.ndarray, step: int, process: int) -> np.ndarray:
-        """Mirror the rows whose bit is set; the bits are those of the global batch, whoever holds the row."""
+    def _flip_rows(self, images: np.ndarray, step: int, process: int) -> None:
+        """Mirror the rows whose bit is set, in place; the bits are those of the global batch, whoever holds the row."""
         bits = _words(self._seed, _FLIP, step, self.batch_size) >> np.uint64(63)
         mine = bits[process * self.local_batch_size : (process + 1) * self.local_batch_size].astype(bool)
-        return np.where(mine[:, None, None, None], images[:, :, ::-1], images)
+        images[mine] = images[mine, :, ::-1]
 
 
 def load_batches(
