@@ -1,9 +1,12 @@
 """Networks as flax.nnx modules, and the split that turns them into pure functions of their parameters."""
 
+from jaxdiv.networks.flops import count_flops
 from jaxdiv.networks.functional import ApplyFn, functional
 from jaxdiv.networks.heads import ConvHead, MLPHead, feature_shapes
 from jaxdiv.networks.layers import default_compute_dtype
 from jaxdiv.networks.mlp import MLPConfig, MLPDenoiser
+from jaxdiv.networks.unet import UNet
+from jaxdiv.networks.unet_config import UNetConfig, cifar10_edm, small_8x8
 
 __all__ = [
     "ApplyFn",
@@ -11,7 +14,12 @@ __all__ = [
     "MLPConfig",
     "MLPDenoiser",
     "MLPHead",
+    "UNet",
+    "UNetConfig",
+    "cifar10_edm",
+    "count_flops",
     "default_compute_dtype",
     "feature_shapes",
     "functional",
+    "small_8x8",
 ]

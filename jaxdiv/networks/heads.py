@@ -91,8 +91,8 @@ class _ScaleHead(nnx.Module):
         self.logit = Linear(hidden, 1, init_scale=0.1, rngs=rngs)
 
     def __call__(self, x: Array, noise: Array) -> Array:
-        for conv, norm in zip(self.convs.values(), self.norms.values(), strict=True):
-            x = norm.silu(conv(x))
+        for i in range(len(self.convs)):
+            x = self.norms[f"layer{i}"].silu(self.convs[f"layer{i}"](x))
         y = self.dense(x.reshape(x.shape[0], -1)) + self.noise(noise.astype(x.dtype))
         y = self.norm.silu(y)
         return self.logit(y.astype(statistics_dtype(y.dtype)))[:, 0]
@@ -132,5 +132,5 @@ class ConvHead(nnx.Module):
         """Logits [B], float32 or wider, from the network's whole tuple of features and ``c_noise`` [B]."""
         _check_features("ConvHead", features, c_noise, self.shapes)
         noise = fourier_features(c_noise.astype(statistics_dtype(c_noise.dtype)), _NOISE_FEATURES)
-        logits = [head(features[i], noise) for i, head in zip(self.layers, self.heads.values(), strict=True)]
+        logits = [self.heads[f"scale{i % len(features)}"](features[i], noise) for i in self.layers]
         return jnp.stack(logits).mean(axis=0)

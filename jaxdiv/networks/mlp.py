@@ -1,5 +1,6 @@
 """A residual MLP on flattened pixels: the denoiser for images too small for convolutions to pay."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -120,12 +121,13 @@ class MLPDenoiser(nnx.Module):
         classes = one_hot_labels("MLPDenoiser", labels, config.label_dim, x.shape[0], dtype)
         embedding = self.embed0(fourier_features(c_noise.astype(dtype), 64))
         if classes is not None:
-            embedding = embedding + self.embed_label(classes * jnp.sqrt(jnp.asarray(config.label_dim, dtype)))
+            embedding = embedding + self.embed_label(classes * math.sqrt(config.label_dim))
         embedding = jax.nn.silu(self.embed1(jax.nn.silu(embedding)))
         h = self.inputs(x.reshape(x.shape[0], -1).astype(dtype))
         features = []
-        for i, block in enumerate(self.blocks.values()):
-            h = block(h, embedding, key=None if key is None else jax.random.fold_in(key, i))
+        for i in range(config.num_blocks):
+            block_key = None if key is None else jax.random.fold_in(key, i)
+            h = self.blocks[f"block{i}"](h, embedding, key=block_key)
             features.append(h)
         out = self.outputs(_normalize(h)).reshape(x.shape)
         return (out, tuple(features)) if with_features else out
