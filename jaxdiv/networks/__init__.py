@@ -1,5 +1,6 @@
 """Networks as flax.nnx modules, and the split that turns them into pure functions of their parameters."""
 
+from jaxdiv.networks.edm_weights import config_from_edm, convert_edm_state_dict, load_edm_weights
 from jaxdiv.networks.flops import count_flops
 from jaxdiv.networks.functional import ApplyFn, functional
 from jaxdiv.networks.heads import ConvHead, MLPHead, feature_shapes
@@ -17,9 +18,12 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "cifar10_edm",
+    "config_from_edm",
+    "convert_edm_state_dict",
     "count_flops",
     "default_compute_dtype",
     "feature_shapes",
     "functional",
+    "load_edm_weights",
     "small_8x8",
 ]
