@@ -29,6 +29,8 @@ class Reference(NamedTuple):
     """``[M, D]`` float32, of the classifier."""
     statistics: FeatureStatistics
     """Of those features."""
+    pixel_statistics: FeatureStatistics | None
+    """Of the flattened images, or None where the Frechet distance in pixels was not asked for."""
     num_classes: int
     """Number of classes that the classifier tells apart."""
 
@@ -57,13 +59,24 @@ def _images(function: str, argument: str, value: ArrayLike) -> Array:
     return images.astype(jnp.float32)
 
 
-def make_reference(images: ArrayLike, labels: ArrayLike, *, classifier: TrainedClassifier) -> Reference:
+def _statistics(vectors: Array) -> FeatureStatistics:
+    """Statistics of the flattened rows."""
+    rows = np.asarray(vectors).reshape(vectors.shape[0], -1)
+    return FeatureStatistics.empty(rows.shape[1]).update(rows)
+
+
+def make_reference(
+    images: ArrayLike, labels: ArrayLike, *, classifier: TrainedClassifier, with_pixels: bool = False
+) -> Reference:
     """Features and statistics of the reference images, computed once.
 
     Args:
         images: ``[M, H, W, C]`` floating, usually the training images.
         labels: ``[M]`` integers.
         classifier: Whose penultimate features are compared.
+        with_pixels: Also measure the Frechet distance between raw pixels, a second feature space that no classifier
+            chose. Costs eigendecompositions of a ``[H W C, H W C]`` matrix at every evaluation: nothing for 8x8
+            images, many seconds for 32x32x3.
 
     Returns:
         A :class:`Reference`.
@@ -74,8 +87,8 @@ def make_reference(images: ArrayLike, labels: ArrayLike, *, classifier: TrainedC
     images, labels = _images("make_reference", "images", images), np.asarray(labels)
     checks.check_batch("make_reference", "labels", labels, images.shape[0])
     features, logits = _embed(classifier.params, images, classifier.features_fn, classifier.logits_fn)
-    statistics = FeatureStatistics.empty(features.shape[1]).update(features)
-    return Reference(images, labels, features, statistics, logits.shape[1])
+    pixel_statistics = _statistics(images) if with_pixels else None
+    return Reference(images, labels, features, _statistics(features), pixel_statistics, logits.shape[1])
 
 
 def evaluate_samples(
@@ -95,7 +108,8 @@ def evaluate_samples(
         num_neighbors: k of precision and recall.
 
     Returns:
-        A dict that JSON can hold: ``frechet_distance``, ``precision``, ``recall``, ``density``, ``coverage``,
+        A dict that JSON can hold: ``frechet_distance``, ``pixel_frechet_distance`` (where the reference is prepared for
+        it), ``precision``, ``recall``, ``density``, ``coverage``,
         ``class_histogram_distance``, ``missing_classes`` (a list), ``median_nearest_neighbor_distance``,
         ``clipped_fraction``, ``num_samples``.
 
@@ -106,16 +120,20 @@ def evaluate_samples(
     checks.check_shape("evaluate_samples", "samples", samples, (None, *reference.images.shape[1:]))
     if samples.shape[0] <= num_neighbors:
         raise checks.fail(
-            "evaluate_samples", "samples", f"has {samples.shape[0]} images", f"more than num_neighbors = {num_neighbors}"
+            "evaluate_samples",
+            "samples",
+            f"has {samples.shape[0]} images",
+            f"more than num_neighbors = {num_neighbors}",
         )
     clipped = jnp.clip(samples, reference.images.min(), reference.images.max())
     features, logits = _embed(classifier.params, clipped, classifier.features_fn, classifier.logits_fn)
-    statistics = FeatureStatistics.empty(features.shape[1]).update(features)
     common = min(samples.shape[0], reference.images.shape[0])
     neighbors = precision_recall(features[:common], reference.features[:common], num_neighbors=num_neighbors)
     histogram = class_histogram_distance(logits, reference.labels, num_classes=reference.num_classes)
-    return {
-        "frechet_distance": frechet_distance(statistics, reference.statistics),
+    row = {"frechet_distance": frechet_distance(_statistics(features), reference.statistics)}
+    if reference.pixel_statistics is not None:
+        row["pixel_frechet_distance"] = frechet_distance(_statistics(clipped), reference.pixel_statistics)
+    return row | {
         **neighbors._asdict(),
         "class_histogram_distance": histogram.distance,
         "missing_classes": list(histogram.missing_classes),

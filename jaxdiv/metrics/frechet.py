@@ -17,7 +17,10 @@ def host_features(function: str, argument: str, value: ArrayLike) -> np.ndarray:
     if not finite.all():
         bad = int(np.argmin(finite))
         raise checks.fail(
-            function, argument, f"holds NaN or infinity in {int((~finite).sum())} rows, first row {bad}", "finite features"
+            function,
+            argument,
+            f"holds NaN or infinity in {int((~finite).sum())} rows, first row {bad}",
+            "finite features",
         )
     return features
 

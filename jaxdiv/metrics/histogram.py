@@ -26,7 +26,10 @@ def _labels(function: str, argument: str, value: ArrayLike, num_classes: int) ->
     labels = np.asarray(value)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise checks.fail(
-            function, argument, f"has shape {labels.shape} and dtype {labels.dtype}", "integer labels of shape (any >= 1,)"
+            function,
+            argument,
+            f"has shape {labels.shape} and dtype {labels.dtype}",
+            "integer labels of shape (any >= 1,)",
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         got = f"has labels from {labels.min()} to {labels.max()}"
