@@ -10,6 +10,7 @@ must have the same bits, and every metrics file the same steps, each once.
 """
 
 import argparse
+import os
 import random
 import shlex
 import subprocess
@@ -25,8 +26,13 @@ from jaxdiv.training import checkpoint_path, checkpoint_steps, load_leaves, read
 KILLABLE = Path(__file__).resolve().parents[1] / "tests" / "training" / "killable.py"
 
 
+def metrics_files(directory: Path) -> list[Path]:
+    # os.walk, unlike rglob, bears folders that vanish under it
+    return sorted(Path(folder, "metrics.jsonl") for folder, _, files in os.walk(directory) if "metrics.jsonl" in files)
+
+
 def records(directory: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in directory.rglob("metrics.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in metrics_files(directory))
 
 
 def start(command: str, directory: Path) -> subprocess.Popen:
@@ -72,7 +78,7 @@ def differences(one: Path, other: Path) -> list[str]:
         a, b = (load_leaves(checkpoint_path(run / folder, steps[0][0])) for run in (one, other))
         names = [name for name in a | b if name not in a or name not in b or not same_bits(a[name], b[name])]
         found += [f"{folder}: leaf {name} differs" for name in names]
-    for path in sorted(one.rglob("metrics.jsonl")):
+    for path in metrics_files(one):
         a, b = ([(r["split"], r["step"]) for r in read_metrics(p)] for p in (path, other / path.relative_to(one)))
         if a != b:
             found.append(f"{path.relative_to(one)}: the recorded steps differ")

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(SystemExit):
@@ -27,7 +28,7 @@ class SignalWatch:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():

@@ -64,7 +64,7 @@ def rebuild(extra: dict[str, Any], data: np.ndarray | None, like: Any) -> Any:
 
     A template array that jax is free to move (uncommitted) gives one it is free to move.
     """
-    if "value" in extra:
+    if data is None:
         return extra["value"]
     if isinstance(like, np.generic):
         return data[()]

@@ -5,24 +5,22 @@ and resumed computes the same numbers as one that was not.
 """
 
 import signal
-import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from tqdm import tqdm
 
-from jaxdiv.checks import check_choice, check_range, fail
+from jaxdiv.checks import check_range, fail
 from jaxdiv.training.checkpoint import checkpoint_steps, restore_checkpoint, save_checkpoint
 from jaxdiv.training.interrupts import Interrupted, SignalWatch
 from jaxdiv.training.logging import MetricsWriter
+from jaxdiv.training.prefetch import calls, prefetch, stack_batches
+from jaxdiv.training.report import Report
 from jaxdiv.typing import PyTree
 
+Config = dict[str, Any]
 Metrics = dict[str, Any]
 StepFn = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 
@@ -34,7 +32,7 @@ def train(
     num_steps: int,
     batch_fn: Callable[[int], PyTree],
     directory: str | Path | None = None,
-    config: dict[str, Any] | None = None,
+    config: Config | None = None,
     save_every: int = 1000,
     keep: int = 2,
     log_every: int = 100,
@@ -85,121 +83,69 @@ def train(
         check_range("train", name, value, 1)
     if (eval_every is None) != (eval_fn is None):
         raise fail("train", "eval_fn and eval_every", "come one without the other", "both or none")
-    start, writer = 0, None
+    start, state = _resume(directory, state, config, resume)
+    check_range("train", "num_steps", num_steps, start)
+    writer = None
     if directory is not None:
-        checkpoints = Path(directory) / "checkpoints"
-        if checkpoint_steps(checkpoints):
-            if not resume:
-                raise fail("train", "directory", f"{directory} holds checkpoints", "an empty one when resume is False")
-            start, state, _, _ = restore_checkpoint(checkpoints, state, config=config)
-            if progress is not None:
-                print(f"{description}: resumed at step {start} from {checkpoints}", file=sys.stderr)
         board = Path(directory) / "tensorboard" if tensorboard else None
         writer = MetricsWriter(Path(directory) / "metrics.jsonl", tensorboard=board, resume_step=start)
-    if start > num_steps:
-        raise fail("train", "num_steps", f"is {num_steps}", f"at least the checkpoint's {start}")
+    report = Report(writer, description=description, start=start, num_steps=num_steps, shown=progress)
+    if start:
+        report.say(f"resumed at step {start} from {directory}")
+    stacked = steps_per_call > 1
 
-    def save(step: int, state: PyTree) -> None:
-        if writer is not None:
-            writer.sync()
-            save_checkpoint(checkpoints, step, state, config=config, keep=keep)
-
-    def ready_batch(first: int) -> PyTree:
-        batch = _batch(batch_fn, first, ends(first) - first, stack=steps_per_call > 1)
+    def make_batch(first: int, end: int) -> PyTree:
+        batch = stack_batches([batch_fn(step) for step in range(first, end)]) if stacked else batch_fn(first)
         return batch if place_fn is None else place_fn(batch)
 
-    def ends(first: int) -> int:
-        return min((first // n + 1) * n for n in (steps_per_call, save_every, eval_every or num_steps, num_steps))
+    def record(first: int, end: int, metrics: Metrics) -> None:
+        host = jax.device_get(metrics)  # waits for that call only; the device is already at the next
+        for step in range(first + 1, end + 1):
+            if step % log_every == 0 or step == num_steps:
+                row = {name: value[step - first - 1] for name, value in host.items()} if stacked else host
+                report.train(step, row)
 
-    report = _Report(writer, Counter(), log_every, num_steps, steps_per_call > 1, progress or ())
-    bar = tqdm(
-        total=num_steps,
-        initial=start,
-        desc=description,
-        unit="step",
-        disable=progress is None,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        dynamic_ncols=True,
-    )
-    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-    behind: tuple[int, Metrics] | None = None  # metrics of the call before, read while the device does the next
+    ranges = calls(start, num_steps, steps_per_call, save_every, *([eval_every] if eval_every else []))
+    behind: tuple[int, int, Metrics] | None = None
+    step = start
     try:
-        with SignalWatch() as watch:
-            step, stop = start, None
-            upcoming = pool.submit(ready_batch, start) if start < num_steps else None
-            while step < num_steps and stop is None:
-                batch, end = upcoming.result(), ends(step)
+        with SignalWatch() as watch, closing(prefetch(make_batch, ranges)) as batches:
+            for first, step, batch in batches:
                 state, metrics = step_fn(state, batch)
-                if end < num_steps:
-                    upcoming = pool.submit(ready_batch, end)
                 if behind is not None:
-                    report(*behind, bar)
-                behind, done, step = (step, metrics), end - step, end
-                stop = watch.received
+                    record(*behind)
+                behind = first, step, metrics
+                stopping = watch.received is not None
                 evaluating = eval_every is not None and step % eval_every == 0
-                saving = step % save_every == 0 or step == num_steps or stop is not None
+                saving = step % save_every == 0 or step == num_steps or stopping
                 if evaluating or saving:  # a checkpoint promises that every record up to it is written
-                    report(*behind, bar)
+                    record(*behind)
                     behind = None
-                if evaluating:
+                if evaluating and eval_fn is not None:
                     report.evaluation(step, eval_fn(state, step))
-                if saving:
-                    save(step, state)
-                bar.update(done)
+                if saving and directory is not None:
+                    report.sync()
+                    save_checkpoint(_checkpoints(directory), step, state, config=config, keep=keep)
+                report.advance(step - first)
+                if stopping:
+                    break
             if watch.received is not None:
-                where = "nothing saved: no directory was given" if writer is None else f"saved in {checkpoints}"
-                name = signal.Signals(watch.received).name
-                tqdm.write(f"{description}: {name}, stopped at step {step}, {where}", sys.stderr)
+                where = "nothing saved, no directory was given" if directory is None else f"saved in {directory}"
+                report.say(f"{signal.Signals(watch.received).name}: stopped at step {step}, {where}")
                 raise Interrupted(watch.received, step)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        bar.close()
-        if writer is not None:
-            writer.close()
-        report.summary(description)
+        report.close()
     return state
 
 
-class _Report(NamedTuple):
-    """Turns the metrics of a call into records, the bar's numbers and a count of non-finite values."""
-
-    writer: MetricsWriter | None
-    non_finite: Counter
-    log_every: int
-    num_steps: int
-    stacked: bool
-    shown: Sequence[str]
-
-    def __call__(self, first: int, metrics: Metrics, bar: tqdm) -> None:
-        host = jax.device_get(metrics)  # waits for this call; the next one is already running
-        length = len(next(iter(host.values()))) if self.stacked and host else 1
-        for i in range(length):
-            step = first + i + 1
-            if step % self.log_every == 0 or step == self.num_steps:
-                for name in self.shown:
-                    check_choice("train", "progress", name, host)
-                row = {name: value[i] if self.stacked else value for name, value in host.items()}
-                self._record(step, row, "train")
-                bar.set_postfix({name: f"{float(row[name]):.4g}" for name in self.shown}, refresh=False)
-
-    def evaluation(self, step: int, metrics: Metrics) -> None:
-        """The record of one evaluation."""
-        self._record(step, jax.device_get(metrics), "eval")
-
-    def summary(self, description: str) -> None:
-        """Says on stderr which logged metrics were not finite, and how often."""
-        if self.non_finite:
-            counts = ", ".join(f"{name} {count}x" for name, count in sorted(self.non_finite.items()))
-            print(f"{description}: non-finite values among the logged metrics: {counts}", file=sys.stderr)
-
-    def _record(self, step: int, row: Metrics, split: str) -> None:
-        self.non_finite.update(name for name, value in row.items() if not np.all(np.isfinite(value)))
-        if self.writer is not None:
-            self.writer.write(step, row, split=split)
+def _checkpoints(directory: str | Path) -> Path:
+    return Path(directory) / "checkpoints"
 
 
-def _batch(batch_fn: Callable[[int], PyTree], first: int, count: int, *, stack: bool) -> PyTree:
-    if not stack:
-        return batch_fn(first)
-    batches = [batch_fn(step) for step in range(first, first + count)]
-    return jax.tree.map(lambda *x: (jnp if isinstance(x[0], jax.Array) else np).stack(x), *batches)
+def _resume(directory: str | Path | None, state: PyTree, config: Config | None, resume: bool) -> tuple[int, PyTree]:
+    if directory is None or not checkpoint_steps(_checkpoints(directory)):
+        return 0, state
+    if not resume:
+        raise fail("train", "directory", f"{directory} holds checkpoints", "one without when resume is False")
+    restored = restore_checkpoint(_checkpoints(directory), state, config=config)
+    return restored.step, restored.state

@@ -17,8 +17,8 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     Raises:
         ValueError: there are not that many devices.
 
-    >>> data_mesh(1).shape
-    OrderedDict({'data': 1})
+    >>> dict(data_mesh(1).shape)
+    {'data': 1}
     """
     devices = jax.devices()
     count = len(devices) if num_devices is None else num_devices
