@@ -1,0 +1,119 @@
+"""Argument checks: what passes, what raises, and the wording."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiv import checks
+
+
+def test_fail_returns_the_error():
+    error = checks.fail("f", "x", "is -1", "a positive number")
+    assert isinstance(error, ValueError)
+    assert str(error) == "f: x is -1; expected a positive number"
+
+
+@pytest.mark.parametrize(
+    "value", [1.0, np.zeros(2, np.float16), jnp.zeros(2, jnp.bfloat16), jnp.zeros((), jnp.float32)]
+)
+def test_check_floating_accepts(value):
+    checks.check_floating("f", x=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(1, "int"), (np.zeros(2, np.int8), "int8"), (True, "bool"), (np.zeros(1, np.complex64), "complex64")],
+)
+def test_check_floating_refuses(value, dtype):
+    with pytest.raises(ValueError, match=rf"f: second has dtype {dtype}\d*; expected a floating dtype"):
+        checks.check_floating("f", first=1.0, second=value)
+
+
+@pytest.mark.parametrize("expected", [(2, 3), (None, 3), (2, None), (None, None), [2, 3]])
+def test_check_shape_accepts(expected):
+    checks.check_shape("f", "x", np.zeros((2, 3)), expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "wanted"),
+    [((3, 2), "3, 2"), ((2,), "2"), ((None, 3, None), "any, 3, any"), ((None, 4), "any, 4"), ((), "")],
+)
+def test_check_shape_refuses(expected, wanted):
+    with pytest.raises(ValueError) as info:
+        checks.check_shape("f", "x", np.zeros((2, 3)), expected)
+    assert str(info.value) == f"f: x has shape (2, 3); expected shape ({wanted})"
+
+
+def test_check_same_shape():
+    checks.check_same_shape("f", a=np.zeros((2, 1)), b=jnp.zeros((2, 1)), c=[[0.0], [1.0]])
+    with pytest.raises(ValueError, match=r"f: c has shape \(2,\); expected a's shape \(2, 1\)"):
+        checks.check_same_shape("f", a=np.zeros((2, 1)), b=np.zeros((2, 1)), c=np.zeros(2))
+
+
+def test_what_would_broadcast_is_refused():
+    with pytest.raises(ValueError, match="expected a's shape"):
+        checks.check_same_shape("f", a=np.zeros((2, 3)), b=np.zeros((1, 3)))
+
+
+def test_check_batch():
+    checks.check_batch("f", "sigma", np.zeros(4), 4)
+    for wrong in (np.zeros(3), np.zeros(()), np.zeros((4, 1))):
+        with pytest.raises(ValueError, match=r"f: sigma has shape .*; expected shape \(4\)"):
+            checks.check_batch("f", "sigma", wrong, 4)
+
+
+def test_check_choice():
+    checks.check_choice("f", "mode", "a", ("a", "b"))
+    checks.check_choice("f", "mode", "a", {"a": 1})
+    with pytest.raises(ValueError, match="f: mode is 'c'; expected one of 'a', 'b'"):
+        checks.check_choice("f", "mode", "c", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (0.0, {"low": 0.0}),
+        (1.0, {"high": 1.0}),
+        (0.5, {"low": 0.0, "high": 1.0, "open_low": True, "open_high": True}),
+        (-1e300, {}),
+        (np.inf, {}),
+        (3, {"low": 1}),
+    ],
+)
+def test_check_range_accepts(value, options):
+    checks.check_range("f", "x", value, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "interval"),
+    [
+        (0.0, {"low": 0.0, "open_low": True}, "(0.0, inf)"),
+        (1.0, {"high": 1.0, "open_high": True}, "(-inf, 1.0)"),
+        (-1, {"low": 0, "high": 1}, "[0, 1]"),
+        (2, {"low": 0, "high": 1}, "[0, 1]"),
+        (float("nan"), {}, "(-inf, inf)"),
+        (float("nan"), {"low": 0.0, "high": 1.0}, "[0.0, 1.0]"),
+    ],
+)
+def test_check_range_refuses(value, options, interval):
+    with pytest.raises(ValueError) as info:
+        checks.check_range("f", "x", value, **options)
+    assert str(info.value) == f"f: x is {value}; expected a number in {interval}"
+
+
+def test_checks_work_on_traced_arrays():
+    """Shapes and dtypes are known under `jit`, `vmap` and `grad`, so the checks hold there and read no number."""
+
+    def checked(x):
+        checks.check_floating("f", x=x)
+        checks.check_shape("f", "x", x, (3,))
+        checks.check_same_shape("f", x=x, y=x)
+        return jnp.sum(x**2)
+
+    x = jnp.arange(3.0)
+    assert jax.jit(checked)(x) == 5.0
+    np.testing.assert_array_equal(jax.grad(checked)(x), 2 * x)
+    np.testing.assert_array_equal(jax.vmap(checked)(jnp.stack([x, x])), [5.0, 5.0])
+    with pytest.raises(ValueError, match="f: x has shape"):
+        jax.jit(checked)(jnp.zeros(4))

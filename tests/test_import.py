@@ -1,0 +1,96 @@
+"""`import jaxdiv` in a process of its own: what it loads, what it touches, what it costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "flax",
+    "orbax",
+    "grain",
+    "tensorflow_datasets",
+    "tensorflow",
+    "sklearn",
+    "matplotlib",
+    "tqdm",
+    "tyro",
+    "torch",
+]
+
+SCRIPT = f"""
+import json, sys, time
+import jax
+import jax.numpy
+from jax._src import xla_bridge
+
+before = dict(jax.config.values)
+loaded = set(sys.modules)
+start = time.process_time()
+import jaxdiv
+seconds = time.process_time() - start
+print(json.dumps({{
+    "heavy": [name for name in {HEAVY!r} if name in sys.modules and name not in loaded],
+    "backends": xla_bridge.backends_are_initialized(),
+    "config": [name for name, value in jax.config.values.items() if before.get(name) is not value],
+    "seconds": seconds,
+    "areas": [name for name in jaxdiv.__all__ if f"jaxdiv.{{name}}" in sys.modules],
+    "all": jaxdiv.__all__,
+    "dir": dir(jaxdiv),
+}}))
+"""
+
+
+def report(script: str = SCRIPT) -> dict:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    return report()
+
+
+def test_loads_only_the_mathematics(imported):
+    assert imported["heavy"] == []
+    assert imported["areas"] == ["diffusion", "distillation", "divergences"]
+
+
+def test_initialises_no_device(imported):
+    assert imported["backends"] is False
+
+
+def test_changes_no_setting(imported):
+    assert imported["config"] == []
+
+
+def test_takes_less_than_a_second_beyond_jax(imported):
+    """Processor time, the best of three: the first import of an installation also compiles bytecode."""
+    assert min(imported["seconds"], report()["seconds"], report()["seconds"]) < 1.0
+
+
+def test_every_area_is_announced(imported):
+    assert set(imported["all"]) <= set(imported["dir"])
+
+
+@pytest.mark.parametrize("area", ["data", "metrics", "networks", "training"])
+def test_areas_load_on_first_use(area):
+    import jaxdiv
+
+    assert getattr(jaxdiv, area).__name__ == f"jaxdiv.{area}"
+
+
+@pytest.mark.parametrize("area", ["data", "training", "metrics", "networks"])
+def test_no_area_loads_tensorflow_or_plots(area):
+    unwanted = "{'tensorflow', 'matplotlib', 'torch'}"
+    script = f"import sys, json, jaxdiv.{area}; print(json.dumps(sorted({unwanted} & set(sys.modules))))"
+    assert report(script) == []
+
+
+def test_unknown_attribute():
+    import jaxdiv
+
+    with pytest.raises(AttributeError, match="no attribute 'divergence'"):
+        _ = jaxdiv.divergence
