@@ -173,7 +173,7 @@ def test_all_damaged_are_listed(tmp_path):
         ({"y": jnp.zeros(6), "s": 0}, None, ["['x']: stored float32[6], asked nothing", "['y']: stored nothing"]),
         ({"x": jnp.zeros(6), "s": 0, "n": None}, None, ["tree: stored"]),
         ({"x": jnp.zeros(6), "s": 0}, {"lr": 0.2}, ["config.lr: stored 0.1, asked 0.2"]),
-        ({"x": jnp.zeros(2), "s": 0}, {"net": {"width": 8}}, ["config.lr: stored 0.1", "config.net.width", "state['x']"]),
+        ({"x": jnp.zeros(2), "s": 0}, {"net": {"width": 8}}, ["config.lr", "config.net.width", "state['x']"]),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_error_naming_all(tmp_path, template, config, messages):
