@@ -39,7 +39,7 @@ def _square_expm1(x, c, factor):
 
 
 def _neyman_phi(x):
-    return 4.0 * jnp.square(jnp.sinh(x / 2.0))
+    return jnp.square(expm1_scaled(x)) * jnp.exp(-x)
 
 
 def _alpha_conjugate_inside(t, a):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_range
 from jaxdiv.divergences.record import FDivergence, Formula, no_conjugate, real_parameter
-from jaxdiv.numerics import expm1_scaled, inf_from, lambert_wm1_exp, log_mix, power_generator, with_limit
+from jaxdiv.numerics import expm1_scaled, inf_from, lambert_wm1_exp, log1p, log_mix, power_generator, with_limit
 
 
 def _share(function: str, pi: float) -> float:
@@ -21,18 +21,21 @@ def _share(function: str, pi: float) -> float:
     return pi
 
 
-def _log_m(x, pi, factor=1.0):
+# co is 1 - pi, handed along because 1 - (1 - pi) is not pi when pi is small.
+
+
+def _log_m(x, pi, co, factor=1.0):
     """Factor * log m."""
-    return factor * log_mix(x, pi, 1.0 - pi)
+    return factor * log_mix(x, pi, co)
 
 
-def _log_r_over_m(x, pi, factor=1.0):
+def _log_r_over_m(x, pi, co, factor=1.0):
     """Factor * s = factor * log(r / m)."""
-    return -factor * log_mix(-x, 1.0 - pi, pi)
+    return -factor * log_mix(-x, co, pi)
 
 
 def _sigmoid(x, shift, factor):
-    """Factor * sigmoid(x + shift); pi r / m is sigmoid(x + logit pi)."""
+    """A multiple of sigmoid(x + shift); pi r / m is sigmoid(x + logit pi)."""
     return factor * jax.nn.sigmoid(x + shift)
 
 
@@ -43,21 +46,21 @@ def _logit(pi):
 # Jensen-Shannon: pi KL(p || m) + (1 - pi) KL(q || m), f = m [pi K(s) + (1 - pi) K(-log m)].
 
 
-def _js_finite(x, pi):
-    log_m, s = _log_m(x, pi), _log_r_over_m(x, pi)
-    return jnp.exp(log_m) * (pi * power_generator(s, 1.0) + (1.0 - pi) * power_generator(-log_m, 1.0))
+def _js_finite(x, pi, co):
+    log_m, s = _log_m(x, pi, co), _log_r_over_m(x, pi, co)
+    return jnp.exp(log_m) * (pi * power_generator(s, 1.0) + co * power_generator(-log_m, 1.0))
 
 
-def _js_phi(x, pi, at_zero):
-    return with_limit(x, at_zero, _js_finite, pi)
+def _js_phi(x, pi, co, at_zero):
+    return with_limit(x, at_zero, _js_finite, pi, co)
 
 
-def _js_conjugate_finite(t, pi):
-    return -(1.0 - pi) * jnp.log1p(-pi / (1.0 - pi) * jnp.expm1(t / pi))
+def _js_conjugate_finite(t, pi, co):
+    return -co * log1p(-pi / co * jnp.expm1(t / pi))
 
 
-def _js_conjugate(t, pi, dual_at_zero):
-    return inf_from(t, dual_at_zero, _js_conjugate_finite, pi)
+def _js_conjugate(t, pi, co, dual_at_zero):
+    return inf_from(t, dual_at_zero, _js_conjugate_finite, pi, co)
 
 
 def jensen_shannon(pi: float = 0.5) -> FDivergence:
@@ -79,51 +82,52 @@ def jensen_shannon(pi: float = 0.5) -> FDivergence:
     0.261624
     """
     pi = _share("jensen_shannon", pi)
-    at_zero, dual_at_zero = -(1.0 - pi) * math.log1p(-pi), -pi * math.log(pi)
+    co = 1.0 - pi
+    at_zero, dual_at_zero = -co * math.log1p(-pi), -pi * math.log(pi)
     return FDivergence(
         name=f"jensen_shannon({pi!r})",
-        phi=Formula(_js_phi, (pi, at_zero)),
-        phi_dual=Formula(_js_phi, (1.0 - pi, dual_at_zero)),
+        phi=Formula(_js_phi, (pi, co, at_zero)),
+        phi_dual=Formula(_js_phi, (co, pi, dual_at_zero)),
         at_zero=at_zero,
         dual_at_zero=dual_at_zero,
-        link=Formula(_log_r_over_m, (pi, pi)),
-        weight=Formula(_sigmoid, (_logit(pi), 1.0 - pi)),
-        score=Formula(_log_m, (pi, -(1.0 - pi))),
-        conjugate=Formula(_js_conjugate, (pi, dual_at_zero)),
+        link=Formula(_log_r_over_m, (pi, co, pi)),
+        weight=Formula(_sigmoid, (_logit(pi), co)),
+        score=Formula(_log_m, (pi, co, -co)),
+        conjugate=Formula(_js_conjugate, (pi, co, dual_at_zero)),
         link_at_zero=-math.inf,
         score_at_infinity=-math.inf,
-        curvature=pi * (1.0 - pi),
-        partner=functools.partial(jensen_shannon, 1.0 - pi),
+        curvature=pi * co,
+        partner=functools.partial(jensen_shannon, co),
     )
 
 
 # Skew KL: KL(p || m), f = m K(s); its reversal is R(log m') with m' = pi + (1 - pi) r.
 
 
-def _skew_finite(x, pi):
-    return jnp.exp(_log_m(x, pi)) * power_generator(_log_r_over_m(x, pi), 1.0)
+def _skew_finite(x, pi, co):
+    return jnp.exp(_log_m(x, pi, co)) * power_generator(_log_r_over_m(x, pi, co), 1.0)
 
 
-def _skew_phi(x, pi, at_zero):
-    return with_limit(x, at_zero, _skew_finite, pi)
+def _skew_phi(x, pi, co):
+    return with_limit(x, co, _skew_finite, pi, co)
 
 
-def _skew_phi_dual(x, pi):
-    return power_generator(_log_m(x, 1.0 - pi), 0.0)
+def _skew_phi_dual(x, pi, co):
+    return power_generator(_log_m(x, co, pi), 0.0)
 
 
-def _skew_link(x, pi):
-    s = _log_r_over_m(x, pi)
-    return (1.0 - pi) * s - pi * power_generator(s, 0.0)
+def _skew_link(x, pi, co):
+    s = _log_r_over_m(x, pi, co)
+    return co * s - pi * power_generator(s, 0.0)
 
 
-def _skew_weight(x, pi):
+def _skew_weight(x, pi, co):
     z = x + _logit(pi)
-    return (1.0 - pi) / pi * jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)
+    return co / pi * jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)
 
 
-def _skew_score(x, pi):
-    return -(1.0 - pi) * expm1_scaled(_log_r_over_m(x, pi))
+def _skew_score(x, pi, co):
+    return -co * expm1_scaled(_log_r_over_m(x, pi, co))
 
 
 def skew_kl(pi: float) -> FDivergence:
@@ -143,20 +147,20 @@ def skew_kl(pi: float) -> FDivergence:
     0.216395
     """
     pi = _share("skew_kl", pi)
-    name, at_zero = f"skew_kl({pi!r})", 1.0 - pi
+    name, co = f"skew_kl({pi!r})", 1.0 - pi
     return FDivergence(
         name=name,
-        phi=Formula(_skew_phi, (pi, at_zero)),
-        phi_dual=Formula(_skew_phi_dual, (pi,)),
-        at_zero=at_zero,
-        dual_at_zero=-math.log(pi) - (1.0 - pi),
-        link=Formula(_skew_link, (pi,)),
-        weight=Formula(_skew_weight, (pi,)),
-        score=Formula(_skew_score, (pi,)),
+        phi=Formula(_skew_phi, (pi, co)),
+        phi_dual=Formula(_skew_phi_dual, (pi, co)),
+        at_zero=co,
+        dual_at_zero=-math.log(pi) - co,
+        link=Formula(_skew_link, (pi, co)),
+        weight=Formula(_skew_weight, (pi, co)),
+        score=Formula(_skew_score, (pi, co)),
         conjugate=Formula(no_conjugate, (name,)),
         link_at_zero=-math.inf,
-        score_at_infinity=-((1.0 - pi) ** 2) / pi,
-        curvature=(1.0 - pi) ** 2,
+        score_at_infinity=-(co**2) / pi,
+        curvature=co**2,
     )
 
 
@@ -164,11 +168,11 @@ def skew_kl(pi: float) -> FDivergence:
 
 
 def _softened_phi(x):
-    return 2.0 * jnp.exp(_log_m(x, 0.5)) * power_generator(_log_r_over_m(x, 0.5), 0.0)
+    return 2.0 * jnp.exp(log_mix(x, 0.5, 0.5)) * power_generator(_log_r_over_m(x, 0.5, 0.5), 0.0)
 
 
 def _softened_phi_dual(x):
-    return 2.0 * power_generator(_log_m(x, 0.5), 1.0)
+    return 2.0 * power_generator(log_mix(x, 0.5, 0.5), 1.0)
 
 
 def _softened_link(x):
@@ -178,7 +182,7 @@ def _softened_link(x):
 
 @jax.custom_jvp
 def _softened_point(t):
-    """The u in [-log 2, inf) with u - 2 expm1(u) = t: log(y / 2), y = -W_{-1}(-2 e^{t-2}), Newton-polished near t = 0."""
+    """The u in [-log 2, inf) with u - 2 expm1(u) = t: log(y / 2), y = -W_{-1}(-2 e^{t-2}), then two Newton steps."""
     u = jnp.log(-lambert_wm1_exp(2.0 - math.log(2.0) - t) / 2.0)
     for _ in range(2):
         slope = 1.0 - 2.0 * jnp.exp(u)
@@ -206,7 +210,11 @@ def _sigmoid_of_minus(x):
 
 
 def _softened_reversed_score(x):
-    return -_softened_link(-x)
+    return _softened_link(-x)
+
+
+def _softened_reversed_weight(x):
+    return jnp.exp(x) * jax.nn.sigmoid(x)
 
 
 def _softened_reversed_conjugate(t):
@@ -248,8 +256,8 @@ def _softened_reversed() -> FDivergence:
         phi_dual=Formula(_softened_phi),
         at_zero=1.0 - math.log(2.0),
         dual_at_zero=math.inf,
-        link=Formula(_log_m, (0.5,)),
-        weight=Formula(jax.nn.sigmoid),
+        link=Formula(_log_m, (0.5, 0.5)),
+        weight=Formula(_softened_reversed_weight),
         score=Formula(_softened_reversed_score),
         conjugate=Formula(_softened_reversed_conjugate),
         link_at_zero=-math.log(2.0),

@@ -100,7 +100,7 @@ class FDivergence:
             The generator's values >= 0, of rho's shape, float32 or float64; its expectation under q is D_f(p || q).
         """
         rho = promote(rho)
-        low, high = jnp.where(rho <= 0, rho, 0.0), jnp.where(rho > 0, rho, 0.0)
+        low, high = jnp.where(rho <= 0, rho, 0.0), jnp.where(rho <= 0, 0.0, rho)
         return jnp.where(rho <= 0, self.phi(low), jnp.exp(high) * self.phi_dual(-high))
 
     def reversed(self) -> "FDivergence":
@@ -139,12 +139,12 @@ def _swapped_weight(x: jax.Array, weight: Callable[[ArrayLike], jax.Array]) -> j
     return jnp.exp(x) * weight(-x)
 
 
-def _negated(x: jax.Array, fn: Callable[[ArrayLike], jax.Array]) -> jax.Array:
-    return -fn(-x)
+def _mirrored(x: jax.Array, fn: Callable[[ArrayLike], jax.Array]) -> jax.Array:
+    return fn(-x)
 
 
 def _swap(d: FDivergence) -> FDivergence:
-    """f^ of a record without a named partner: f^' = -score(1/r), score^ = -f'(1/r), h^ = r h(1/r)."""
+    """f^ of a record without a named partner: f^'(r) = score(1/r), score^(r) = f'(1/r), h^(r) = r h(1/r)."""
     name = f"reversed({d.name})"
     return FDivergence(
         name=name,
@@ -152,9 +152,9 @@ def _swap(d: FDivergence) -> FDivergence:
         phi_dual=d.phi,
         at_zero=d.dual_at_zero,
         dual_at_zero=d.at_zero,
-        link=Formula(_negated, (d.score,)),
+        link=Formula(_mirrored, (d.score,)),
         weight=Formula(_swapped_weight, (d.weight,)),
-        score=Formula(_negated, (d.link,)),
+        score=Formula(_mirrored, (d.link,)),
         conjugate=Formula(no_conjugate, (name,)),
         link_at_zero=d.score_at_infinity,
         score_at_infinity=d.link_at_zero,
