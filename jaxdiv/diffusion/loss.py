@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_batch, check_floating, check_range, check_same_shape
+from jaxdiv.checks import check_batch, check_floating, check_range, check_same_shape, fail
 from jaxdiv.diffusion.batching import compute_dtype, per_example
 from jaxdiv.typing import Array, ArrayLike
 
@@ -66,7 +66,7 @@ def denoising_loss(
         as the denoiser's input and as its target.
 
     Raises:
-        ValueError: if shapes or dtypes do not fit.
+        ValueError: if shapes or dtypes do not fit, or ``has_aux`` is set and the denoiser returns one array.
 
     Source: arXiv:2206.00364, equations 2 and 8.
 
@@ -77,12 +77,15 @@ def denoising_loss(
     """
     check_floating("denoising_loss", x0=x0, sigma=sigma, noise=noise, weight=weight)
     check_same_shape("denoising_loss", x0=x0, noise=noise)
-    batch = np.shape(x0)[:1]
-    check_batch("denoising_loss", "sigma", sigma, *batch)
-    check_batch("denoising_loss", "weight", weight, *batch)
+    if np.ndim(x0) == 0:
+        raise fail("denoising_loss", "x0", "has shape ()", "a batch of examples")
+    check_batch("denoising_loss", "sigma", sigma, np.shape(x0)[0])
+    check_batch("denoising_loss", "weight", weight, np.shape(x0)[0])
     dtype = compute_dtype(x0, sigma, noise)
     x0, sigma, noise = (jnp.asarray(a, dtype) for a in (x0, sigma, noise))
     output = denoise_fn(x0 + per_example("denoising_loss", "sigma", sigma, x0) * noise, sigma)
+    if has_aux and not isinstance(output, tuple):
+        raise fail("denoising_loss", "denoise_fn", "returned one array", "a pair (D, aux), since has_aux is set")
     denoised = output[0] if isinstance(output, tuple) else output
     check_same_shape("denoising_loss", x0=x0, denoised=denoised)
     error = jnp.square(denoised.astype(dtype) - x0)

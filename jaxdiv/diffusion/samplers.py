@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_choice, check_floating, check_range, check_shape, fail
+from jaxdiv.checks import check_choice, check_floating, check_range, check_same_shape, check_shape, fail
 from jaxdiv.diffusion.batching import compute_dtype
 from jaxdiv.typing import Array, ArrayLike, DenoiseFn, PRNGKey
 
@@ -64,6 +64,10 @@ def heun_sample(
     if s_churn > 0 and key is None:
         raise fail("heun_sample", "key", "is None", "a PRNG key, since s_churn is positive")
     check_shape("heun_sample", "sigmas", sigmas, (None,))
+    if np.ndim(noise) == 0:
+        raise fail("heun_sample", "noise", "has shape ()", "a batch of examples")
+    if isinstance(sigmas, jax.Array) and sigmas.shape[0] == 0:
+        raise fail("heun_sample", "sigmas", "has shape (0,)", "at least one level")
     if not isinstance(sigmas, jax.Array):  # values on the host can be looked at; traced ones cannot
         levels = np.asarray(sigmas)
         if levels.size == 0 or not (np.all(levels > 0) and np.all(np.diff(levels) < 0)):
@@ -94,7 +98,9 @@ def heun_sample(
         sigma, step, added_noise, is_corrector, index = row
         if s_churn > 0:
             x = x + added_noise * jax.random.normal(jax.random.fold_in(key, index), x.shape, dtype)
-        slope = (x - denoise_fn(x, jnp.full(x.shape[:1], sigma)).astype(dtype)) / sigma
+        denoised = denoise_fn(x, jnp.full(x.shape[:1], sigma))
+        check_same_shape("heun_sample", x=x, denoised=denoised)
+        slope = (x - denoised.astype(dtype)) / sigma
         start = jnp.where(is_corrector, start, x)
         mean_slope = jnp.where(is_corrector, (start_slope + slope) / 2, slope)
         return (start + step * mean_slope, start, slope), None

@@ -146,8 +146,8 @@ def flow_matching_schedule() -> Schedule:
     Returns:
         The `Schedule`, t in [0, 1]; the noise level at t = 1 is infinite.
 
-    Source: Lipman, Chen, Ben-Hamu, Nickel, Le, arXiv:2210.02747, section 4.1, example II; Liu, Gong, Liu, "Flow Straight and Fast",
-    arXiv:2209.03003.
+    Source: Lipman, Chen, Ben-Hamu, Nickel, Le, arXiv:2210.02747, section 4.1, example II; Liu, Gong, Liu, "Flow
+    Straight and Fast", arXiv:2209.03003.
 
     >>> float(flow_matching_schedule().time_of(3.0))
     0.75
