@@ -4,10 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.typing import ArrayLike
+import jax.typing
 
 Array = jax.Array
+"""An array of jax, traced or not."""
+
+ArrayLike = jax.typing.ArrayLike
+"""What jax accepts as an array: its own, numpy's, and Python numbers."""
+
 PyTree = Any
+"""Nested containers with arrays as leaves: parameters, states."""
+
 PRNGKey = jax.Array
 """A typed key as ``jax.random.key`` makes it."""
 

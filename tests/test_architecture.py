@@ -24,7 +24,7 @@ FLOORS = {
     "diffusion": (GROUND, ARRAYS | {"optax"}),
     "distillation": (GROUND | {"divergences", "diffusion"}, ARRAYS | {"optax"}),
     "networks": (GROUND, ARRAYS | {"flax"}),
-    "data": (GROUND, ARRAYS | {"PIL", "etils", "grain", "sklearn", "tensorflow_datasets"}),
+    "data": (GROUND, ARRAYS | {"PIL", "absl", "etils", "grain", "sklearn", "tensorflow_datasets"}),
     "training": (GROUND | {"data"}, ARRAYS | {"flax", "grain", "optax", "orbax", "tensorboardX", "tqdm"}),
     "metrics": (GROUND | {"networks"}, ARRAYS | {"flax", "optax", "scipy"}),
 }
@@ -141,8 +141,10 @@ def test_nothing_imports_experiments():
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name != "training"], ids=module_name)
 def test_the_library_does_not_print(path):
-    """Library functions return what they found; `jax.debug.print` would also break purity. A training loop reports."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Library functions return what they found. A training loop reports, and so does a program's `main`."""
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if getattr(node, "name", "") != "main"]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             assert ast.unparse(node.func) not in {"print", "jax.debug.print"}, f"{path.name}:{node.lineno}"
 
@@ -186,6 +188,8 @@ def test_public_names(area):
 
 @pytest.mark.parametrize("area", AREAS)
 def test_public_functions_are_tested(area):
-    """Each name of `__all__` occurs in a test file; what it does there is the reviewer's to judge."""
+    """Each function of `__all__` occurs in a test file; what it does there is the reviewer's to judge."""
+    module = importlib.import_module(f"jaxdiv.{area}")
+    functions = {name for name in module.__all__ if inspect.isroutine(getattr(module, name))}
     words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))))
-    assert set(importlib.import_module(f"jaxdiv.{area}").__all__) - words == set()
+    assert functions - words == set()

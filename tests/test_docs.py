@@ -35,7 +35,7 @@ def site(tmp_path_factory):
 @pytest.mark.parametrize("area", PAGES)
 def test_every_public_name_has_an_entry(site, area):
     page = (site / "api" / PAGES[area] / "index.html").read_text()
-    entries = set(re.findall(rf'id="jaxdiv\.{area}\.(\w+)"', page))
+    entries = set(re.findall(rf'id="jaxdiv\.{area}\.(?:\w+\.)*(\w+)"', page))
     assert set(getattr(importlib.import_module(f"jaxdiv.{area}"), "__all__", [])) - entries == set()
     assert entries
 

@@ -1,9 +1,10 @@
 """Image data sets as batches by (seed, step), read from tensorflow-datasets directories without TensorFlow."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxdiv.data.pipeline import Batch, BatchSource, epoch_order, load_batches
+from jaxdiv.data.order import epoch_order
+from jaxdiv.data.pipeline import Batch, BatchSource, load_batches
 from jaxdiv.data.sources import (
     DATASETS,
     DatasetInfo,
@@ -14,6 +15,10 @@ from jaxdiv.data.sources import (
     to_arrays,
     unscale_images,
 )
+
+if TYPE_CHECKING:
+    from jaxdiv.data.digits import Digits, prepare_digits
+    from jaxdiv.data.prepare import prepare_dataset
 
 # Digits loads tensorflow-datasets; prepare runs as a program of its own, which must not be loaded before it runs.
 _ON_FIRST_USE = {"Digits": "digits", "prepare_digits": "digits", "prepare_dataset": "prepare"}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxdiv.data import builders, pipeline
+from jaxdiv.data import builders, order
 
 NUM_TRAIN = 1397
 _SPLIT_SEED = 0
@@ -33,8 +33,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
         images, labels = load_digits()
-        order = pipeline.epoch_order(len(images), seed=_SPLIT_SEED, epoch=0)
-        rows = {"train": order[:NUM_TRAIN], "test": order[NUM_TRAIN:]}
+        positions = order.epoch_order(len(images), seed=_SPLIT_SEED, epoch=0)
+        rows = {"train": positions[:NUM_TRAIN], "test": positions[NUM_TRAIN:]}
         return {split: builders.records(images[chosen], labels[chosen]) for split, chosen in rows.items()}
 
     def _generate_examples(self) -> Iterator[Any]:
@@ -45,7 +45,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """All 1797 images, uint8 ``[1797, 8, 8, 1]`` with values 0 to 16, and their labels int32 ``[1797]``."""
     from sklearn import datasets  # most of a second, and needed only until the directory is prepared
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()
     return digits.images.astype(np.uint8)[..., None], digits.target.astype(np.int32)
 
 

@@ -15,30 +15,13 @@ import numpy as np
 
 from jaxdiv.checks import check_range, check_shape, fail
 from jaxdiv.data import sources
+from jaxdiv.data.order import FLIP_STREAM, epoch_order, random_words
 
 if TYPE_CHECKING:
     import grain
 
 Batch = dict[str, np.ndarray]
-
-# Independent streams below one seed.
-_ORDER, _FLIP = 0, 1
-
-
-def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of ``range(num_examples)`` drawn from ``(seed, epoch)``, int64.
-
-    The argsort of raw generator words: numpy freezes these for all versions, unlike ``Generator.permutation``.
-    Grain's own index shuffle costs about 20 microseconds an example, more than a whole batch may take here.
-
-    >>> epoch_order(5, seed=0, epoch=0)
-    array([2, 0, 4, 3, 1])
-    """
-    return np.argsort(_words(seed, _ORDER, epoch, num_examples), kind="stable")
-
-
-def _words(seed: int, stream: int, index: int, count: int) -> np.ndarray:
-    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, index))).random_raw(count)
+"""``{"image": float32 [B, H, W, C], "label": int32 [B]}``."""
 
 
 class BatchSource:
@@ -160,7 +143,7 @@ class BatchSource:
         return {"image": images, "label": self._data["label"][records].astype(np.int32)}
 
     def _example(self, position: int) -> dict[str, Any]:
-        epoch, offset = divmod(int(position), self.num_examples)
+        epoch, offset = divmod(position, self.num_examples)
         record = int(self._order(epoch)[offset])
         if self._in_memory:
             return {"image": self._data["image"][record], "label": np.int32(self._data["label"][record])}
@@ -168,14 +151,14 @@ class BatchSource:
         return {"image": example["image"], "label": np.int32(example["label"])}
 
     def _finish(self, index: int, batch: Batch) -> Batch:
-        step, process = divmod(int(index), self._process_count)
+        step, process = divmod(index, self._process_count)
         if self._flip:
             self._flip_rows(batch["image"], step, process)
         return {"image": sources.scale_images(batch["image"], half_range=self._half_range), "label": batch["label"]}
 
     def _flip_rows(self, images: np.ndarray, step: int, process: int) -> None:
         """Mirror the rows whose bit is set, in place; the bits are those of the global batch, whoever holds the row."""
-        bits = _words(self._seed, _FLIP, step, self.batch_size) >> np.uint64(63)
+        bits = random_words(self._seed, FLIP_STREAM, step, self.batch_size) >> np.uint64(63)
         mine = bits[process * self.local_batch_size : (process + 1) * self.local_batch_size].astype(bool)
         images[mine] = images[mine, :, ::-1]
 

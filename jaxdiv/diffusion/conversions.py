@@ -22,6 +22,7 @@ from jaxdiv.diffusion.batching import compute_dtype, per_example
 from jaxdiv.typing import Array, ArrayLike
 
 PREDICTION_KINDS = ("x0", "epsilon", "v", "flow")
+"""What a network may predict."""
 
 
 def _arguments(

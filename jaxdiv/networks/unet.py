@@ -5,6 +5,7 @@ Song et al.: Score-based generative modeling through stochastic differential equ
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ class UNet(nnx.Module):
         self.map_layer1 = Linear(embedding_dim, embedding_dim, rngs=rngs)
 
         self._full = full = f"{config.image_size}x{config.image_size}"
-        encoder, decoder = {f"{full}_conv": Conv(config.channels, width, rngs=rngs)}, {}
+        encoder: dict[str, Any] = {f"{full}_conv": Conv(config.channels, width, rngs=rngs)}
+        decoder: dict[str, Any] = {}
         for spec in encoder_blocks(config):
             encoder[spec.name] = UNetBlock(spec, config, rngs=rngs)
         for spec in decoder_blocks(config):
