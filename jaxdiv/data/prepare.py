@@ -76,8 +76,8 @@ def prepare_dataset(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a wrong argument or a damaged file ends it with one line and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m jaxdiv.data.prepare", description=prepare_dataset.__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m jaxdiv.data.prepare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter  # keeps the list above a list
     parser.add_argument("name", choices=list(sources.DATASETS), help="the data set")
     parser.add_argument("--from", dest="source_dir", help="folder of the original files")
     parser.add_argument("--data-dir", help=f"folder of all data sets (default: {sources.default_data_dir()})")
