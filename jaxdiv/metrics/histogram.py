@@ -40,7 +40,7 @@ def _labels(function: str, argument: str, value: ArrayLike, num_classes: int) ->
 def class_histogram_distance(
     probabilities_or_labels: ArrayLike, reference_labels: ArrayLike, *, num_classes: int
 ) -> ClassHistogram:
-    r"""Total variation :math:`\frac12 \sum_c |\hat p_c - \hat q_c|` between the class histograms of samples and reference.
+    r"""Total variation :math:`\frac12 \sum_c |\hat p_c - \hat q_c|` of the class histograms of samples and reference.
 
     Symmetric. Class probabilities are counted as their most probable class (so logits may be given as well): the
     histogram says which classes a viewer would see, not how unsure the classifier is.

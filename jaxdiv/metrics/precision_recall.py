@@ -26,7 +26,7 @@ class PrecisionRecall(NamedTuple):
     recall: float
     """Fraction of the reference inside the samples' manifold estimate: variety."""
     density: float
-    """Mean number of reference balls that hold a sample, over k; may exceed 1. Outliers count less than in precision."""
+    """Mean count of reference balls that hold a sample, over k; may exceed 1. Outliers weigh less than in precision."""
     coverage: float
     """Fraction of reference balls that hold at least one sample."""
 
@@ -76,8 +76,8 @@ def _matrix(function: str, argument: str, value: ArrayLike, min_rows: int) -> Ar
 def precision_recall(samples: ArrayLike, reference: ArrayLike, *, num_neighbors: int = 3) -> PrecisionRecall:
     r"""Improved precision and recall, density and coverage of samples against a reference.
 
-    A set's manifold estimate is the union of closed balls around its members, each reaching to the member's k-th nearest
-    other member: :math:`precision = \frac1N \sum_i 1[\exists j: |s_i - r_j| \le \rho_j]`, recall with the roles swapped,
+    A set's manifold estimate is the union of closed balls around its members, each reaching to its k-th nearest
+    other member: :math:`precision = \frac1N \sum_i 1[\exists j: |s_i - r_j| \le \rho_j]`, recall with roles swapped,
     :math:`density = \frac1{kN} \sum_{ij} 1[|s_i - r_j| \le \rho_j]`,
     :math:`coverage = \frac1M \sum_j 1[\min_i |s_i - r_j| \le \rho_j]`.
 
