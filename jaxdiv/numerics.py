@@ -112,6 +112,8 @@ def _log_mix_jvp(weight, complement, primals, tangents):
 
 def _power_slope(x: jax.Array, a: float) -> jax.Array:
     """e^x (e^{(a-1) x} - 1) / (a - 1) without overflow in a factor that the other would have cancelled."""
+    if a == 0.0:  # exp(0 * -inf) would be NaN
+        return expm1_scaled(x)
     return jnp.exp(a * x) * expm1_scaled(x, 1.0 - a) if a < 1.0 else jnp.exp(x) * expm1_scaled(x, a - 1.0)
 
 

@@ -31,6 +31,8 @@ def _expm1(x, c, factor):
 
 
 def _exp(x, c, factor):
+    if c == 0.0:  # exp(0 * inf) would be NaN
+        return jnp.where(jnp.isnan(x), x, factor)
     return factor * jnp.exp(c * x)
 
 
@@ -42,13 +44,11 @@ def _neyman_phi(x):
     return jnp.square(expm1_scaled(x)) * jnp.exp(-x)
 
 
-def _alpha_conjugate_inside(t, a):
-    return expm1_scaled(log1p_scaled(t, a - 1.0), a)
-
-
 def _alpha_conjugate(t, a):
-    inside = _alpha_conjugate_inside(t, a)
-    return inside if a >= 1.0 else jnp.where(t > 1.0 / (1.0 - a), jnp.inf, inside)
+    # Past the end of the range of f' the conjugate is -f(0) below (a > 1) and inf above (a < 1).
+    outside = (a - 1.0) * t < -1.0
+    inside = expm1_scaled(log1p_scaled(jnp.where(outside, 0.0, t), a - 1.0), a)
+    return jnp.where(outside, -1.0 / a if a > 1.0 else jnp.inf, inside)
 
 
 def _hellinger_conjugate(t):

@@ -4,6 +4,7 @@ In units of q, m = pi r + 1 - pi. With s = log(r / m), and the generators K of K
 sum of non-negative terms, so nothing cancels near r = 1, pi = 0 or pi = 1.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv.checks import check_range
-from jaxdiv.divergences.record import FDivergence, Formula, no_conjugate, real_parameter
+from jaxdiv.divergences.record import FDivergence, Formula, no_conjugate, real_parameter, swap
 from jaxdiv.numerics import expm1_scaled, inf_from, lambert_wm1_exp, log1p, log_mix, power_generator, with_limit
 
 
@@ -161,7 +162,17 @@ def skew_kl(pi: float) -> FDivergence:
         link_at_zero=-math.inf,
         score_at_infinity=-(co**2) / pi,
         curvature=co**2,
+        partner=functools.partial(_skew_reversed, pi),
     )
+
+
+def _skew_reversed_weight(x, pi):
+    return jnp.square(jax.nn.sigmoid(x - _logit(pi)))
+
+
+def _skew_reversed(pi: float) -> FDivergence:
+    """KL(q || pi q + (1 - pi) p) as a function of r = p/q, its weight without the factor e^x that overflows."""
+    return dataclasses.replace(swap(skew_kl(pi)), weight=Formula(_skew_reversed_weight, (pi,)))
 
 
 # Softened reverse KL: 2 KL(m || p) at pi = 1/2, f = 2 m R(s); its reversal is 2 K(log m).

@@ -105,7 +105,7 @@ class FDivergence:
 
     def reversed(self) -> "FDivergence":
         r"""The record of f^(r) = r f(1/r): D_f^(p || q) = D_f(q || p). Reversing twice gives this record back."""
-        partner = _swap(self) if self.partner is None else self.partner()
+        partner = swap(self) if self.partner is None else self.partner()
         return dataclasses.replace(partner, partner=functools.partial(_same, self))
 
     def normalized(self) -> "FDivergence":
@@ -136,14 +136,15 @@ def no_conjugate(t: jax.Array, name: str) -> jax.Array:
 
 
 def _swapped_weight(x: jax.Array, weight: Callable[[ArrayLike], jax.Array]) -> jax.Array:
-    return jnp.exp(x) * weight(-x)
+    w = weight(-x)  # where it underflows to 0, e^x may be inf
+    return jnp.exp(jnp.where(w == 0.0, 0.0, x)) * w
 
 
 def _mirrored(x: jax.Array, fn: Callable[[ArrayLike], jax.Array]) -> jax.Array:
     return fn(-x)
 
 
-def _swap(d: FDivergence) -> FDivergence:
+def swap(d: FDivergence) -> FDivergence:
     """f^ of a record without a named partner: f^'(r) = score(1/r), score^(r) = f'(1/r), h^(r) = r h(1/r)."""
     name = f"reversed({d.name})"
     return FDivergence(

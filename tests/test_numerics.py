@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+
+from jaxdiv import numerics
+from tests.divergences.reference import RHO, exact, relative_error
+
+DTYPES = [np.float32, np.float64]
+
+
+def units(got, expected) -> np.ndarray:
+    got = np.asarray(got)
+    return relative_error(got, expected) / np.finfo(got.dtype).eps
+
+
+@pytest.mark.parametrize(
+    "value, dtype",
+    [(1, "float32"), (1.0, "float32"), (jnp.bfloat16(1), "float32"), (jnp.float16(1), "float32"), (True, "float32")],
+)
+def test_promote(value, dtype):
+    assert numerics.promote(value).dtype == dtype
+
+
+def test_promote_keeps_float64(x64):
+    assert numerics.promote(np.ones(2)).dtype == "float64"
+    assert numerics.promote(np.ones(2, np.float32)).dtype == "float32"
+
+
+def test_with_limit_has_a_finite_gradient():
+    """The formula is never evaluated at -inf, so neither value nor gradient is NaN there."""
+
+    def f(x):
+        return numerics.with_limit(x, 1.0, lambda v: v * jnp.exp(v) + 1.0)
+
+    x = jnp.array([-jnp.inf, 0.0])
+    np.testing.assert_array_equal(f(x), [1.0, 1.0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(f))(x), [0.0, 1.0])
+    assert np.isnan(f(jnp.nan))
+
+
+def test_inf_from():
+    def f(t):
+        return numerics.inf_from(t, 1.0, lambda v: -jnp.log1p(-v))
+
+    np.testing.assert_array_equal(f(jnp.array([0.0, 1.0, 2.0])), [0.0, np.inf, np.inf])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(f))(jnp.array([0.0, 2.0])), [1.0, 0.0])
+    assert np.isnan(f(jnp.nan))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("c", [1.0, -1.0, 0.5, 1e-9, 0.0, 1e-40])
+def test_expm1_scaled(c, dtype, x64):
+    x = RHO.astype(dtype)
+    truth = [mpmath.expm1(mpmath.mpf(c) * v) / mpmath.mpf(c) if c else v for v in exact(x)]
+    slope = [mpmath.exp(mpmath.mpf(c) * v) for v in exact(x)]
+    got, tangent = jax.jvp(lambda v: numerics.expm1_scaled(v, c), (x,), (np.ones_like(x),))
+    assert got.dtype == tangent.dtype == dtype
+    assert (units(got, truth) <= 4 + np.abs(x) * abs(c)).all()
+    assert (units(tangent, slope) <= 4 + np.abs(x) * abs(c)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("c", [1.0, -0.5, 2.5, 0.0])
+def test_log1p_scaled_inverts_expm1_scaled(c, dtype, x64):
+    x = np.linspace(-1.5, 1.5, 31).astype(dtype)
+    back = numerics.log1p_scaled(numerics.expm1_scaled(jnp.asarray(x), c), c)
+    np.testing.assert_allclose(back, x, rtol=200 * np.finfo(dtype).eps, atol=0)
+
+
+def test_log1p_scaled_stops_at_its_limit():
+    np.testing.assert_array_equal(numerics.log1p_scaled(jnp.array([-1.0, -5.0]), 1.0), [-np.inf, -np.inf])
+    np.testing.assert_array_equal(numerics.log1p_scaled(jnp.array([2.0, 5.0]), -0.5), [np.inf, np.inf])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log1p(dtype, x64):
+    u = np.concatenate([np.linspace(-0.9, 3.0, 300), [-1e-8, 1e-8, -0.25, 1e30]]).astype(dtype)
+    u = u[u != 0]
+    assert units(numerics.log1p(u), [mpmath.log(1 + v) for v in exact(u)]).max() < 4
+    np.testing.assert_array_equal(numerics.log1p(jnp.array([-1.0, 0.0])), [-np.inf, 0.0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weight", [0.5, 0.1, 0.9, 1e-9, 1 - 2.0**-30])
+def test_log_mix(weight, dtype, x64):
+    x = RHO.astype(dtype)
+    w, c = mpmath.mpf(weight), 1 - mpmath.mpf(weight)
+    got, tangent = jax.jvp(lambda v: numerics.log_mix(v, weight, 1 - weight), (x,), (np.ones_like(x),))
+    assert units(got, [mpmath.log(c + w * mpmath.exp(v)) for v in exact(x)]).max() < 8
+    slope = [1 / (1 + c / w * mpmath.exp(-v)) for v in exact(x)]
+    assert (units(tangent, slope) <= 8 + np.abs(x) + abs(np.log(weight / (1 - weight)))).all()
+    ends = numerics.log_mix(jnp.array([-jnp.inf, 0.0, jnp.inf]), weight, 1 - weight)
+    np.testing.assert_allclose(ends, [np.log(1 - weight), 0.0, np.inf], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("a", [1.0, 0.0, 0.5, 1.0 + 2.0**-30, 2.0, -1.0, 7.0, -7.0])
+def test_power_generator(a, dtype, x64):
+    x = RHO[(RHO <= 1.0) & (RHO * abs(a) > -80)].astype(dtype)
+    p = mpmath.mpf(a)
+
+    def truth(v):
+        r = mpmath.exp(v)
+        if a == 1.0:
+            return r * v - r + 1
+        if a == 0.0:
+            return r - 1 - v
+        return (r**p - p * r - (1 - p)) / (p * (p - 1))
+
+    got, tangent = jax.jvp(lambda v: numerics.power_generator(v, a), (x,), (np.ones_like(x),))
+    slope = [mpmath.exp(v) * (v if a == 1.0 else mpmath.expm1((p - 1) * v) / (p - 1)) for v in exact(x)]
+    allowed = 8 + 2 * np.abs(a * x)
+    assert (units(got, [truth(v) for v in exact(x)]) <= allowed).all()
+    assert (units(tangent, slope) <= allowed + np.abs(x)).all()
+    assert float(numerics.power_generator(jnp.zeros((), dtype), a)) == 0.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lambert_w0(dtype, x64):
+    z = np.array([-85, -41, -39, -20, -2.1, -1.9, -0.5, 0, 0.5, 1, 1.5, 1.99, 2.01, 5, 30, 1e3, 1e8, 1e26], dtype)
+    got, slope = jax.jvp(numerics.lambert_w0_exp, (z,), (np.ones_like(z),))
+    inside = z < 300
+    with mpmath.workdps(60):
+        truth = [mpmath.lambertw(mpmath.exp(v)).real for v in exact(z[inside])]
+    assert (units(np.asarray(got)[inside], truth) <= 8 + np.abs(z[inside])).all()
+    assert (units(np.asarray(slope)[inside], [w / (1 + w) for w in truth]) <= 8 + np.abs(z[inside])).all()
+    rtol = 1e-5 if dtype == np.float32 else 1e-13
+    large = z >= 1
+    np.testing.assert_allclose((got + jnp.log(got))[large], z[large], rtol=rtol)
+    scipy_w = scipy.special.lambertw(np.exp(z[inside].astype(float))).real
+    np.testing.assert_allclose(np.asarray(got)[inside], scipy_w, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lambert_wm1(dtype, x64):
+    """Near its branch point z = 1 the function is a square root of z - 1: no accuracy is lost there for an exact z."""
+    steps = [2.0**-20, 2.0**-12, 2.0**-8, 1e-3, 0.01, 0.1, 0.5, 1, 1.9, 2.1, 5, 30, 99, 1e4, 1e26]
+    z = np.array([1 + s for s in steps], dtype)
+    got, slope = jax.jvp(numerics.lambert_wm1_exp, (z,), (np.ones_like(z),))
+    inside = z < 300
+    truth = [mpmath.lambertw(-mpmath.exp(-v), -1).real for v in exact(z[inside])]
+    assert units(np.asarray(got)[inside], truth).max() < 8
+    condition = 8 + 8 * np.array([float(1 / abs(1 + w)) for w in truth])  # the slope divides by 1 + w
+    assert (units(np.asarray(slope)[inside], [-w / (1 + w) for w in truth]) <= condition).all()
+    np.testing.assert_allclose(-got - np.log(-got), z, rtol=1e-6)
+    np.testing.assert_array_equal(numerics.lambert_wm1_exp(jnp.array([1.0, 0.0])), [-1.0, -1.0])
