@@ -50,9 +50,13 @@ def run_and_kill(command: str, directory: Path, moments: list[float], spread: fl
     """Runs the command to its end, killing it whenever the number of records reaches the next moment."""
     killed = []
     for moment in moments:
+        now = lowest = records(directory)
         process = start(command, directory)
-        while process.poll() is None and records(directory) < moment:
+        # A resumed run first drops the records beyond its checkpoint; it is at work once it has added one.
+        while process.poll() is None and (now < moment or now <= lowest):
             time.sleep(0.002)
+            now = records(directory)
+            lowest = min(lowest, now)
         time.sleep(rng.uniform(0.0, spread))
         process.kill()
         if process.wait() != -9:

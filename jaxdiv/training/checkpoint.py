@@ -2,7 +2,7 @@
 
 This is the only module that knows orbax. A checkpoint of step 42 is the directory ``step_00000042``; it appears in
 one rename after all of it has reached the disk, so a kill at any moment leaves the earlier ones and nothing half done.
-One process writes: the state is replicated or lies on devices of this process.
+One process, any number of its devices: runs of several processes are not supported yet and are refused.
 """
 
 import json
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdiv.checks import check_range
+from jaxdiv.checks import check_range, fail
 from jaxdiv.training import leaves
 from jaxdiv.training.manifest import DamagedCheckpoint, as_json, fsync_directory, verify_manifest, write_manifest
 from jaxdiv.typing import PyTree
@@ -69,9 +70,11 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: the disk is full or the directory cannot be written; earlier checkpoints are as they were.
-        ValueError: a leaf is neither array, key nor Python number.
+        ValueError: a leaf is neither array, key nor Python number, or JAX runs on several processes.
     """
     check_range("save_checkpoint", "keep", keep, 2)
+    if jax.process_count() > 1:  # orbax would wait for the others at a barrier
+        raise fail("save_checkpoint", "jax.process_count()", f"is {jax.process_count()}", "1")
     directory, final = Path(directory), checkpoint_path(directory, step)
     paths, values, treedef = leaves.flatten(state)
     records = [leaves.describe(path, value) for path, value in zip(paths, values, strict=True)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 
 def read_metrics(path: str | Path, *, split: str | None = None) -> list[dict[str, Any]]:
@@ -40,7 +39,11 @@ class MetricsWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         _truncate(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(tensorboard), purge_step=resume_step + 1) if tensorboard else None
+        self._board = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # here, since most runs write none
+
+            self._board = SummaryWriter(str(tensorboard), purge_step=resume_step + 1)
 
     def write(self, step: int, metrics: dict[str, Any], *, split: str = "train") -> None:
         """One record; values are scalars or arrays (written as lists)."""

@@ -218,6 +218,12 @@ def test_no_room_for_the_manifest(tmp_path, monkeypatch):
     assert_only_step_one_is_left(tmp_path)
 
 
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="is 2; expected 1"):
+        save_checkpoint(tmp_path, 0, {"x": 1})
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="keep is 1"):
         save_checkpoint(tmp_path, 0, {}, keep=1)
