@@ -38,9 +38,13 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(xavier_uniform(rngs.params(), (num_in, num_out), init_scale))
         self.bias = nnx.Param(jnp.zeros(num_out)) if use_bias else None
 
+    def without_bias(self, x: Array) -> Array:
+        """The product alone, for a caller that adds the bias together with something else."""
+        return x @ self.kernel[...].astype(x.dtype)
+
     def __call__(self, x: Array) -> Array:
         """``x`` [..., num_in] to [..., num_out]."""
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = self.without_bias(x)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -96,7 +96,7 @@ class UNet(nnx.Module):
             h = self.dec[block.name](h, embedding, key=keys[block.name])
             if block.name.endswith("_in0"):
                 features.append(h)
-        h = self.dec[f"{self._full}_aux_norm"].silu(h, fused=config.fused_norm)
+        h = self.dec[f"{self._full}_aux_norm"].silu(h)
         out = self.dec[f"{self._full}_aux_conv"](h).astype(statistics_dtype(x.dtype))
         return (out, tuple(features)) if with_features else out
 

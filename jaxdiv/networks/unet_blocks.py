@@ -54,7 +54,7 @@ class UNetBlock(nnx.Module):
 
     def __init__(self, spec: BlockSpec, config: UNetConfig, *, rngs: nnx.Rngs):
         num_in, num_out = spec.num_in, spec.num_out
-        self.resample, self.dropout, self.fused_norm = spec.resample, config.dropout, config.fused_norm
+        self.resample, self.dropout = spec.resample, config.dropout
         self.norm0 = GroupNorm(num_in, rngs=rngs)
         self.conv0 = Conv(num_in, num_out, rngs=rngs)
         self.affine = Linear(config.model_channels * config.channel_mult_emb, num_out, rngs=rngs)
@@ -69,26 +69,28 @@ class UNetBlock(nnx.Module):
 
     def __call__(self, x: Array, embedding: Array, *, key: PRNGKey | None) -> Array:
         """``x`` [B, H, W, num_in] and ``embedding`` [B, E] to [B, H', W', num_out]."""
-        y = self.norm0.silu(x, fused=self.fused_norm)
+        y = self.norm0.silu(x)
         if self.resample:
             y = upsample(y) if self.resample == "up" else downsample(y)
         y = self.conv0.without_bias(y)
         shift = self.affine(embedding) + self.conv0.bias[...]
-        y = dropout(self.norm1.silu(y, shift, fused=self.fused_norm), self.dropout, key)
-        x = (self._skip(x) + self.conv1(y)) * SKIP_SCALE
-        return x if self.qkv is None else (x + self._attend(x)) * SKIP_SCALE
+        y = dropout(self.norm1.silu(y, shift), self.dropout, key)
+        bias = self.conv1.bias[...] if self.skip is None else self.conv1.bias[...] + self.skip.bias[...]
+        x = (self._skip(x) + self.conv1.without_bias(y) + bias.astype(x.dtype)) * SKIP_SCALE
+        return x if self.qkv is None else (x + self._attend(x, self.qkv)) * SKIP_SCALE
 
     def _skip(self, x: Array) -> Array:
+        """The other branch, without its bias."""
         if self.skip is None:
             return x
         if self.resample == "up":  # a 1x1 convolution commutes with copying pixels: a quarter of the work
-            return upsample(self.skip(x))
-        return self.skip(downsample(x) if self.resample == "down" else x)
+            return upsample(self.skip.without_bias(x))
+        return self.skip.without_bias(downsample(x) if self.resample == "down" else x)
 
-    def _attend(self, x: Array) -> Array:
+    def _attend(self, x: Array, qkv: Linear) -> Array:
         tokens = self.norm2(x).reshape(x.shape[0], -1, x.shape[-1])
         # Three products with a third of the kernel each, so that q, k and v need no copies out of one array.
-        kernels = jnp.split(self.qkv.kernel[...].astype(x.dtype), 3, axis=-1)
-        biases = jnp.split(self.qkv.bias[...].astype(x.dtype), 3)
+        kernels = jnp.split(qkv.kernel[...].astype(x.dtype), 3, axis=-1)
+        biases = jnp.split(qkv.bias[...].astype(x.dtype), 3)
         q, k, v = (tokens @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True))
         return self.proj(attention(q, k, v)).reshape(x.shape)

@@ -26,8 +26,6 @@ class UNetConfig:
         channel_mult_emb: width of the noise embedding, as a multiple of ``model_channels``.
         dtype: compute dtype by name; None asks ``default_compute_dtype`` at each call. Parameters, statistics and
             softmax are float32 in any case.
-        fused_norm: group normalization that keeps less memory for the backward pass, in reverse mode only; turn it
-            off to differentiate the network in forward mode (``jax.jvp``).
     """
 
     image_size: int = 32
@@ -41,7 +39,6 @@ class UNetConfig:
     augment_dim: int = 0
     channel_mult_emb: int = 4
     dtype: str | None = None
-    fused_norm: bool = True
 
     def __post_init__(self) -> None:
         for name in ("image_size", "channels", "num_blocks", "channel_mult_emb"):
