@@ -129,7 +129,7 @@ class Matching(NamedTuple):
     loss: Array
     """``[B]``, float32; its gradient is the objective's, its value is not a divergence."""
     scores: Scores
-    """As the networks gave them; ``log_ratio`` keeps its dependence on ``x_t`` for an adversarial term."""
+    """As the networks gave them, in float32; ``log_ratio`` keeps its dependence on ``x_t`` for an adversarial term."""
     log_ratio: Array
     """``[B]``, the ratio that entered (normalised, clipped, or 0 for "one"); frozen."""
     weight: Array
@@ -184,6 +184,7 @@ def matching_loss(
 
     scores = scores_fn(xt, sigma)
     check_same_shape("matching_loss", x0=x0, fake_score=scores.fake, teacher_score=scores.teacher)
+    scores = scores._replace(fake=_float32(scores.fake), teacher=_float32(scores.teacher))
     log_ratio = _entering_ratio(objective, scores, sigma, ratio_transform)
     coefficient = coefficients(objective.divergence, log_ratio)
     if objective.weight_scale == "batch_mean":

@@ -63,7 +63,7 @@ def init_ratio(bins: NoiseBins) -> RatioState:
 
 
 def update_ratio(state: RatioState, log_ratio: Array, sigma: Array, *, bins: NoiseBins, decay: float) -> RatioState:
-    """Moves each bin's ``log E_p[r]`` towards its batch value; bins that saw no example stay.
+    """Moves each bin's ``log E_p[r]`` towards its batch value; bins that saw no example, or a non-finite one, stay.
 
     ``mean <- d mean + (1 - d) batch_mean`` with ``d = min(decay, n / (n + 1))``, n the bin's updates so far, so the
     first batch replaces the initial value. All in log space: ratios of e^60 do not overflow.
@@ -86,10 +86,12 @@ def update_ratio(state: RatioState, log_ratio: Array, sigma: Array, *, bins: Noi
     index = bins.index(sigma)
     top = jax.ops.segment_max(log_ratio, index, bins.num)
     count = jax.ops.segment_sum(jnp.ones_like(log_ratio), index, bins.num)
-    seen = count > 0
-    top = jnp.where(seen, top, 0.0)  # an empty segment's maximum is -inf
+    top = jnp.where(count > 0, top, 0.0)  # an empty segment's maximum is -inf
     total = jax.ops.segment_sum(jnp.exp(log_ratio - top[index]), index, bins.num)
-    batch_log_mean = jnp.where(seen, top + jnp.log(jnp.where(seen, total / jnp.maximum(count, 1), 1.0)), state.log_mean)
+    batch_log_mean = top + jnp.log(total / jnp.maximum(count, 1))
+    # Finite too: a single infinite or NaN logit would stay in the running mean for ever.
+    seen = (count > 0) & jnp.isfinite(batch_log_mean)
+    batch_log_mean = jnp.where(seen, batch_log_mean, state.log_mean)
 
     n = state.num_updates.astype(jnp.float32)
     d = jnp.minimum(decay, n / (n + 1))
