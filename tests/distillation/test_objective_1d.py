@@ -358,7 +358,7 @@ SAME = Problem(
 )
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings) or "plain")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_student_that_equals_its_teacher_stays(form, settings):
     bins = NoiseBins(num=3)
