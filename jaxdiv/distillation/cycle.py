@@ -194,7 +194,7 @@ def update(
         regression_loss=aux.regression,
         fake=jax.tree.map(jnp.mean, fake_info),
         diagnostics=aux.diagnostics,
-        student_grad_norm=optax.global_norm(gradient),
+        student_grad_norm=optax.tree.norm(gradient),
         sample_mean=aux.sample_mean,
         sample_std=aux.sample_std,
         num_clipped=aux.num_clipped,
