@@ -1,0 +1,1 @@
+"""A diffusion teacher distilled into a one-step generator of images."""

@@ -1,0 +1,155 @@
+"""Every knob of the experiment, with the values that the measurements on digits recommend."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.divergence_names import parse_divergence
+from jaxdiv import distillation
+from jaxdiv.checks import check_choice, check_range, fail
+from jaxdiv.distillation import LogNormal, Method
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """How the teacher is trained, where none is given."""
+
+    steps: int = 7000
+    """Training steps."""
+    batch_size: int = 128
+    """Images per step."""
+    learning_rate: float = 1e-3
+    """Adam's rate after a warm-up of 300 steps; it falls as 1/sqrt(step) after half of them."""
+    ema_decay: float = 0.9995
+    """Decay per step of the averaged weights, which are the teacher."""
+    seed: int = 0
+    """Of weights, noise and order of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig:
+    """How the student is distilled. Fields that may be None then take the published value of the method."""
+
+    cycles: int = 1800
+    """Student updates."""
+    batch_size: int = 64
+    """Examples of each step."""
+    learning_rate: float = 5e-4
+    """Adam's rate for the student, falling linearly to 0."""
+    fake_learning_rate: float = 1e-3
+    """Adam's rate for the fake score and the discriminator head, falling linearly to 0."""
+    adam_b1: float = 0.9
+    """Adam's first decay; SiD and Diff-Instruct use 0."""
+    clip_norm: float = 10.0
+    """Global gradient norm above which gradients are scaled down."""
+    fake_steps: int | None = 2
+    """Updates of the fake score per student update."""
+    init_sigma: float = 2.5
+    """Noise level that the student pretends to see: it starts as the teacher's denoiser there."""
+    latent_dims: int | None = None
+    """Only so many latent numbers reach the student, the others are 0: a student that cannot match its teacher, so the
+    choice of divergence shows. None is all."""
+    noise_mean: float | None = -0.5
+    """Mean of ln sigma in both steps; None takes the method's own laws."""
+    noise_std: float = 1.0
+    """Standard deviation of ln sigma."""
+    gan_weight: float | None = 0.1
+    """Weight of the adversarial term, beside a mean over pixels, for methods that have one."""
+    discriminator_weight: float | None = 0.1
+    """Weight of the discriminator loss beside the fake score's."""
+    sample_weight: Literal["none", "l1"] | None = "l1"
+    """Per-sample scale: "l1" is steadier, "none" keeps the gradient exact."""
+    real: Literal["data", "teacher"] = "data"
+    """What the discriminator is shown as real: images of the data set, or the teacher's samples (then data-free)."""
+    ema_decay: float = 0.995
+    """Decay per cycle of the averaged student, which is what is evaluated."""
+    seed: int = 0
+    """Of noise, discriminator head and order of the data."""
+    evaluations: int = 10
+    """Times the student is evaluated on the way, for the curves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train or load a teacher, distil it into a one-step student, evaluate both, plot."""
+
+    method: str = "uni_instruct"
+    """One of the published methods: diff_instruct, vsd, dmd, dmd2, sim, sid, sida, f_distill, uni_instruct."""
+    divergence: str | None = None
+    """f of D_f(teacher || student) for f_distill and uni_instruct: kl, reverse_kl, jensen_shannon, alpha(0.3), ...;
+    None is the method's own."""
+    alpha: float | None = None
+    """SiD's alpha for the expanded methods: 0.5 is the exact gradient; None is the method's own."""
+    data: str = "digits"
+    """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; see `python -m jaxdiv.data.prepare --help`."""
+    network: Literal["auto", "mlp", "unet"] = "auto"
+    """Architecture of teacher, fake score and student; auto is the MLP up to 8x8 pixels and the U-Net above."""
+    channels: int = 64
+    """Base width of the U-Net."""
+    teacher: Path | None = None
+    """Start from this teacher: the folder of an earlier run, or one with an EDM-format .npz and its config.json."""
+    directory: Path | None = None
+    """Where everything is written; None is runs/one_step_image/<data>-<method>-<divergence>-seed<student seed>."""
+    resume: bool = False
+    """Go on with an interrupted run of that directory."""
+    num_samples: int = 5000
+    """Generated images per evaluation."""
+    pairs: int = 6000
+    """Noise-image pairs of the teacher's ODE for the regression control (and for DMD); 0 leaves the control out."""
+    control_steps: int = 400
+    """Training steps of the regression control."""
+    save_every: int = 600
+    """Steps (or cycles) between checkpoints."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too."""
+    training: TeacherConfig = TeacherConfig()
+    distill: StudentConfig = StudentConfig()
+
+    def __post_init__(self) -> None:
+        check_choice("Config", "method", self.method, distillation.METHODS)
+        check_range("Config", "num_samples", self.num_samples, 100)
+        check_range("Config", "pairs", self.pairs, 0)
+        if self.distillation_method.regression_weight > 0 and self.pairs == 0:
+            raise fail("Config", "pairs", "is 0", f"at least 1, since {self.method} regresses onto pairs")
+
+    @property
+    def distillation_method(self) -> Method:
+        """The published method with this task's settings put in."""
+        divergence = None if self.divergence is None else parse_divergence(self.divergence)
+        method = distillation.method(self.method, divergence=divergence, alpha=self.alpha)
+        student = self.distill
+        changes: dict[str, Any] = {}
+        if student.fake_steps is not None:
+            changes["num_fake_steps"] = student.fake_steps
+        if student.noise_mean is not None:
+            law = LogNormal(student.noise_mean, student.noise_std)
+            changes |= {"student_noise": law, "fake_noise": law}
+        if method.gan_weight > 0:
+            if student.gan_weight is not None:
+                changes["gan_weight"] = student.gan_weight
+            if student.discriminator_weight is not None:
+                changes["discriminator_weight"] = student.discriminator_weight
+        objective = dataclasses.replace(method.objective, reduction="mean")
+        if student.sample_weight is not None:
+            objective = dataclasses.replace(objective, sample_weight=student.sample_weight)
+        return dataclasses.replace(method, objective=objective, **changes)
+
+    @property
+    def run_directory(self) -> Path:
+        """Where this run writes."""
+        if self.directory is not None:
+            return self.directory
+        divergence = self.distillation_method.objective.divergence.name
+        return Path("runs/one_step_image") / f"{self.data}-{self.method}-{divergence}-seed{self.distill.seed}"
+
+    def student_fingerprint(self) -> dict[str, Any]:
+        """What must not change between the start and the resumption of a student's training, as JSON holds it."""
+        shared = ("method", "divergence", "alpha", "data", "network", "channels", "pairs")
+        return {name: getattr(self, name) for name in shared} | {"distill": dataclasses.asdict(self.distill)}
+
+    def teacher_fingerprint(self) -> dict[str, Any]:
+        """The same for a teacher's training."""
+        shared = ("data", "network", "channels")
+        return {name: getattr(self, name) for name in shared} | {"training": dataclasses.asdict(self.training)}

@@ -1,0 +1,143 @@
+"""Distils a diffusion teacher into a one-step generator of images.
+
+    python -m experiments.one_step_image.run                       # digits, embedded: about 5 minutes on two CPU cores
+    python -m experiments.one_step_image.run --method sid          # another published method
+    python -m experiments.one_step_image.run --method f_distill --divergence jensen_shannon
+    python -m experiments.one_step_image.run --help                # every setting
+
+Writes teacher, student, metrics, table and pictures into one folder and prints the table. BENCHMARKS.md has the
+figures.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.one_step_image.config import Config
+from experiments.one_step_image.control import regress
+from experiments.one_step_image.evaluation import Judge, fixed_latents, format_table, timed_samples
+from experiments.one_step_image.images import Images, load_images
+from experiments.one_step_image.models import Denoiser, build_student, chunked, sampler
+from experiments.one_step_image.plots import save_curves, save_grids
+from experiments.one_step_image.student import Pairs, distil, distillation_config
+from experiments.one_step_image.teacher import load_teacher, train_teacher
+from jaxdiv.checks import fail
+from jaxdiv.distillation import State
+from jaxdiv.training import CheckpointError, checkpoint_steps
+from jaxdiv.typing import PyTree
+
+TEACHER_LEVELS = 18
+LEVELS_TRIED = (5, 7, 9, 11, 14)
+PAIR_SEED = 29
+
+
+def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any]]:
+    """The whole experiment; returns the table's rows and writes everything else into ``config.run_directory``."""
+    directory = config.run_directory
+    if not config.resume and any(checkpoint_steps(directory / part / "checkpoints") for part in ("teacher", "student")):
+        raise fail("run", "directory", f"{directory} holds an earlier run", "--resume to go on, or another --directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    images = load_images(config.data, data_dir=config.data_dir) if images is None else images
+    judge = Judge(images)
+    say(f"classifier: {judge.classifier.accuracy:.2%} of held-out images right")
+
+    if config.teacher is None:
+        denoiser, teacher = train_teacher(config, images, directory / "teacher")
+    else:
+        denoiser, teacher = load_teacher(config, images, config.teacher)
+    z = fixed_latents(config.num_samples, images.shape)
+    rows, pictures = teacher_rows(judge, denoiser, teacher, z)
+    rows = {"held-out images": judge.heldout_row()} | rows
+    best = min(rows["teacher, 35 evaluations"]["frechet_distance"], rows["teacher, best count"]["frechet_distance"])
+
+    unlabelled = build_student(denoiser, config.distill)
+    student_fn = jax.jit(lambda params, z: unlabelled(params, z, None))
+    pairs = make_pairs(config, denoiser, teacher) if config.pairs else None
+    if pairs is not None:
+        control = regress(config, denoiser, teacher, pairs)
+        samples, speed = timed_samples(student_fn, control, z)
+        rows["control: regression onto ODE pairs"] = judge.row(samples) | {"nfe": 1, "images_per_second": speed}
+
+    def evaluate(state: State, step: int) -> dict[str, Any]:
+        row = judge.row(chunked(partial(student_fn, state.student_ema), z))
+        return {name: row[name] for name in ("frechet_distance", "precision", "recall", "class_histogram_distance")}
+
+    _, state = distil(config, images, denoiser, teacher, pairs, directory / "student", eval_fn=evaluate)
+    samples, speed = timed_samples(student_fn, state.student_ema, z)
+    objective = config.distillation_method.objective
+    name = f"student: {config.method}, {objective.divergence.name}"
+    rows[name] = judge.row(samples) | {"nfe": 1, "images_per_second": speed}
+    pictures = {"data": images.scaled("train")[:100]} | pictures | {f"{name}, 1 evaluation": np.asarray(samples[:100])}
+
+    table = format_table(rows)
+    (directory / "table.md").write_text(table + "\n", encoding="utf-8")
+    (directory / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
+    save_grids(directory / "samples.png", pictures)
+    library_config = distillation_config(config, images.shape, denoiser.sigma_data)
+    references = {name: rows[name]["frechet_distance"] for name in rows if name.startswith(("teacher", "control"))}
+    log = directory / "student" / "metrics.jsonl"
+    save_curves(directory / "curves.png", log, bins=library_config.bins, references=references)
+    print(table)
+    distance = rows[name]["frechet_distance"]
+    base = rows["teacher, 35 evaluations"]["frechet_distance"]
+    seconds = time.perf_counter() - started
+    print(
+        f"\nThe student's distance is {distance / base:.2f} times the 35-evaluation teacher's and "
+        f"{distance / best:.2f} times that of the teacher's best count.\n"
+        f"Samples, curves and checkpoints are in {directory} ({seconds:.0f} s)."
+    )
+    return rows
+
+
+def teacher_rows(judge: Judge, denoiser: Denoiser, teacher: PyTree, z: jax.Array) -> tuple[dict, dict]:
+    """The teacher at 35 evaluations and at the count that has the least distance, with pictures of both."""
+    loss = judge.heldout_loss(denoiser, teacher)
+
+    def at(num_levels: int) -> tuple[dict[str, Any], jax.Array]:
+        samples, speed = timed_samples(sampler(denoiser, num_levels=num_levels), teacher, z)
+        row = judge.row(samples)
+        return row | {"nfe": 2 * num_levels - 1, "images_per_second": speed, "heldout_loss": loss}, samples
+
+    standard = at(TEACHER_LEVELS)
+    best = min([at(num_levels) for num_levels in LEVELS_TRIED] + [standard], key=lambda r: r[0]["frechet_distance"])
+    rows = {"teacher, 35 evaluations": standard[0], "teacher, best count": best[0]}
+    nfe = best[0]["nfe"]
+    return rows, {
+        "teacher, 35 evaluations": np.asarray(standard[1][:100]),
+        f"teacher, {nfe} evaluations": np.asarray(best[1][:100]),
+    }
+
+
+def make_pairs(config: Config, denoiser: Denoiser, teacher: PyTree) -> Pairs:
+    """Latents and what the teacher's 35-evaluation sampler makes of them."""
+    z = jax.random.normal(jax.random.key(PAIR_SEED + config.distill.seed), (config.pairs, *denoiser.shape))
+    samples = chunked(partial(sampler(denoiser, num_levels=TEACHER_LEVELS), teacher), z)
+    return Pairs(np.asarray(z), np.asarray(samples))
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr as the bars are."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    import tyro
+
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        run(config)
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
