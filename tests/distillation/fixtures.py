@@ -1,6 +1,6 @@
 """Laws with closed-form scores, and what every loss is held to: integrals by quadrature and their finite differences.
 
-Nothing here calls the library, except to name the record that a generator belongs to. Densities are mixtures of
+No expected number comes from the library: it is called only for the gradient under test. Densities are mixtures of
 Gaussians; a student is ``x_0 = b + A z``, so its noised law is Gaussian too.
 """
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import divergences as d
-from jaxdiv.distillation import Scores
+from jaxdiv.distillation import Scores, matching_loss
 
 
 class Mixture(NamedTuple):
@@ -143,6 +143,26 @@ def loss_gradient(loss_fn, problem, sigma=None, level_weights=(1.0,)):
 
     gradient = jax.grad(expectation)(jax.tree.map(jnp.asarray, problem.student))
     return np.concatenate([np.ravel(gradient.shift), np.ravel(gradient.matrix)])
+
+
+def objective_gradient(objective, problem=ONE, sigma=None, level_weights=(1.0,), transform=None):
+    """Gradient in ``(shift, matrix)``, flat, of the exact expectation of ``matching_loss``."""
+    scores = scores_fn(problem.teacher, law(problem.student))
+
+    def loss_fn(x0, noise, sigma):
+        found = matching_loss(objective, x0, noise, sigma=sigma, scores_fn=scores, ratio_transform=transform)
+        return found.loss
+
+    return loss_gradient(loss_fn, problem, sigma, level_weights)
+
+
+def assert_close(found, wanted, rtol=1e-6):
+    wanted = np.asarray(wanted)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=rtol * np.abs(wanted).max())
+
+
+def distance(found, wanted):
+    return np.abs(found - wanted).max() / np.abs(wanted).max()
 
 
 # The oracle: integrals over x of functions of r and Delta, and their finite differences in the student.

@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 
-from jaxdiv.distillation import Objective, data_space, matching_loss
+from jaxdiv.distillation import Objective, data_space
 from tests.distillation.fixtures import (
     CASES,
     FORWARD_KL,
     TWO,
     Student,
+    distance,
     divergence_gradient,
     expanded_gradient,
     latent_grid,
-    law,
-    loss_gradient,
-    scores_fn,
+    objective_gradient,
 )
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -24,15 +23,7 @@ EXACT = [("integral", "detached"), ("expanded", "through_x"), ("expanded", "deta
 
 
 def gradient(name, *form, problem=TWO, **settings):
-    scores = scores_fn(problem.teacher, law(problem.student))
-    objective = Objective(CASES[name].make(), *form, **{"reduction": "sum", **settings})
-    return loss_gradient(
-        lambda x0, noise, sigma: matching_loss(objective, x0, noise, sigma=sigma, scores_fn=scores).loss, problem
-    )
-
-
-def distance(found, wanted):
-    return np.abs(found - wanted).max() / np.abs(wanted).max()
+    return objective_gradient(Objective(CASES[name].make(), *form, **{"reduction": "sum", **settings}), problem)
 
 
 def test_the_latent_grid_integrates_moments():
