@@ -120,11 +120,11 @@ def test_gradients_equal_finite_differences(params, x64):
     loss = jax.jit(lambda inputs: jnp.sum(jnp.sin(apply_fn(*inputs))))
     gradient = jax.jit(jax.grad(loss))(inputs)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    step = 1e-6
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), inputs)
     for i in range(3):  # parameters, image, noise level
         part = tuple(jax.tree.map(lambda d, keep=(i == j): d * keep, direction[j]) for j in range(3))
-        step = 1e-6
         up, down = (loss(jax.tree.map(lambda a, d, s=sign: a + s * step * d, inputs, part)) for sign in (1, -1))
         products = jax.tree.map(lambda g, d: jnp.sum(g * d), gradient[i], part[i])
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), (up - down) / (2 * step), rtol=1e-6)
