@@ -96,7 +96,7 @@ def test_the_regression_term_by_hand():
 @pytest.mark.parametrize("source", ["teacher", "fake"])
 def test_the_head_reads_the_features_it_was_told_to(source):
     """On the teacher's features the discriminator leaves the fake score alone; on the fake's it shapes it."""
-    method = dataclasses.replace(GAN, feature_source=source)
+    method = dataclasses.replace(GAN, feature_source=source, discriminator_weight=20.0)
     state, _ = run(config_of(method))
     alone, _ = run(config_of(dataclasses.replace(PLAIN, num_fake_steps=2, fake_noise=GAN.fake_noise)))
     assert differs(state.head, HEAD)
