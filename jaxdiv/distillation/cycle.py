@@ -48,6 +48,8 @@ class Batch(NamedTuple):
     """``[B, ...]`` standard normal latents of the regression term."""
     pair_samples: Array | None = None
     """``[B, ...]`` what the teacher's sampler made of them."""
+    pair_labels: Array | None = None
+    """``[B]`` their labels, where networks are conditional."""
 
 
 class Info(NamedTuple):
@@ -172,7 +174,7 @@ def update(
     ((fake, head), fake_optimizer), fake_info = jax.lax.scan(fake_step, carry, inputs)
 
     drawn = draws(key_student, method.student_noise)
-    pairs = (batch.pair_latents, batch.pair_samples)
+    pairs = (batch.pair_latents, batch.pair_samples, batch.pair_labels)
     gradient, aux = jax.grad(student_loss, has_aux=True)(
         state.student, drawn, pairs, state.ratio, state.step,
         frozen=(fake, head, teacher), config=config, networks=networks,
@@ -222,3 +224,7 @@ def _check_batch(batch: Batch, config: Config) -> None:
             raise fail("update", "batch.pair_latents", "or pair_samples is None", "pairs, for the regression term")
         check_shape("update", "batch.pair_latents", batch.pair_latents, examples)
         check_shape("update", "batch.pair_samples", batch.pair_samples, examples)
+        if config.num_classes is not None:
+            if batch.pair_labels is None:
+                raise fail("update", "batch.pair_labels", "is None", f"labels, with num_classes={config.num_classes}")
+            check_shape("update", "batch.pair_labels", batch.pair_labels, (config.batch_size,))

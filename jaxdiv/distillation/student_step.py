@@ -30,7 +30,7 @@ class StudentInfo(NamedTuple):
 def student_loss(
     student: PyTree,
     drawn: Draws,
-    pairs: tuple[Array | None, Array | None],
+    pairs: tuple[Array | None, Array | None, Array | None],
     ratio: RatioState,
     step: Array,
     *,
@@ -46,7 +46,7 @@ def student_loss(
     Args:
       student: the student's parameters.
       drawn: latents, noises, noise levels and labels.
-      pairs: latents and samples of the regression term, or Nones.
+      pairs: latents, samples and labels of the regression term, or Nones.
       ratio: state of the ratio's normalisation.
       step: the cycle's number, for the start of the adversarial term.
       frozen: parameters of fake score, head and teacher.
@@ -97,8 +97,8 @@ def student_loss(
 
     regression = jnp.full((), jnp.nan)
     if method.regression_weight > 0:
-        latents, targets = pairs
-        regression = jnp.mean(jnp.square(networks.student_fn(student, latents, None) - targets))
+        latents, targets, labels = pairs
+        regression = jnp.mean(jnp.square(networks.student_fn(student, latents, labels) - targets))
         loss = loss + method.regression_weight * regression
 
     return loss, StudentInfo(

@@ -184,7 +184,7 @@ def test_each_step_differentiates_its_own_parameters(source):
 
     def students(params):
         return student_loss(
-            params, drawn, (None, None), init_ratio(config.bins), jnp.int32(0),
+            params, drawn, (None, None, None), init_ratio(config.bins), jnp.int32(0),
             frozen=(TEACHER, HEAD, TEACHER), config=config, networks=networks,
         )  # fmt: skip
 
@@ -278,6 +278,8 @@ def test_a_bad_logit_leaves_no_trace_in_the_state():
         (REGRESSION, {}, PAIRS._replace(pair_samples=None), "batch.pair_latents or pair_samples is None"),
         (REGRESSION, {}, PAIRS._replace(pair_latents=jnp.zeros((B, 3))), "batch.pair_latents has shape"),
         (REGRESSION, {}, PAIRS._replace(pair_samples=jnp.zeros((B + 1, 2))), "batch.pair_samples has shape"),
+        (REGRESSION, {"num_classes": 3}, PAIRS, "batch.pair_labels is None"),
+        (REGRESSION, {"num_classes": 3}, PAIRS._replace(pair_labels=jnp.zeros(3, jnp.int32)), "batch.pair_labels has"),
     ],
 )
 def test_a_batch_that_lacks_something(method, change, batch, argument):

@@ -93,6 +93,17 @@ def test_the_regression_term_by_hand():
     assert float(info.regression_loss) == pytest.approx(float(term(STUDENT)), rel=1e-5)
 
 
+def test_the_regression_term_of_a_conditional_student():
+    """Pairs come with their labels: a student whose classes fit their pairs exactly has no regression loss."""
+    labels = jnp.arange(B, dtype=jnp.int32) % 3
+    student = {**STUDENT, "mean": STUDENT["mean"] + np.array([[0.0], [5.0], [10.0]], np.float32)}
+    pairs = PAIRS._replace(pair_samples=student_fn(student, PAIRS.pair_latents, labels), pair_labels=labels)
+    config = config_of(REGRESSION, num_classes=3)
+    state = init(config, student=student, fake=student, key=KEY)
+    _, info = jitted(config)(state, pairs, teacher=student)
+    assert float(info.regression_loss) < 1e-10
+
+
 @pytest.mark.parametrize("source", ["teacher", "fake"])
 def test_the_head_reads_the_features_it_was_told_to(source):
     """On the teacher's features the discriminator leaves the fake score alone; on the fake's it shapes it."""
