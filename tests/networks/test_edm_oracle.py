@@ -37,7 +37,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name, dtype, tolerance", zip(NETS, ("float64", "float32"), (1e-11, 1e-5), strict=True))
+@pytest.mark.parametrize("name, dtype, tolerance", list(zip(NETS, ("float64", "float32"), (1e-11, 1e-5), strict=True)))
 def test_network_equals_the_oracle(name, dtype, tolerance, x64):
     net = NETS[name]
     state = random_state_dict(net, seed=3)
