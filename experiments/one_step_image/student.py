@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -162,16 +162,17 @@ def _batch_fn(config: Config, images: Images, pairs: Pairs | None) -> Callable[[
     shows_teacher = method.needs_discriminator and settings.real == "teacher"
     real_source = images.batches(**order) if shows_data else None
     rows = pairs.rows(**order) if pairs is not None else None
+    chosen_rows, given = cast(Any, rows), cast(Pairs, pairs)  # both are there whenever the method asks for pairs
 
     def batch_fn(cycle: int) -> tuple[np.int32, Batch]:
         real = latents = samples = None
         if real_source is not None:
             real = real_source.stacked(cycle * count, count)["image"]
         elif shows_teacher:
-            real = pairs.samples[rows.stacked(cycle * count, count)["label"]]
+            real = given.samples[chosen_rows.stacked(cycle * count, count)["label"]]
         if method.regression_weight > 0:
-            chosen = rows.at(cycle)["label"]
-            latents, samples = pairs.latents[chosen], pairs.samples[chosen]
+            chosen = chosen_rows.at(cycle)["label"]
+            latents, samples = given.latents[chosen], given.samples[chosen]
         return np.int32(cycle), Batch(real=real, pair_latents=latents, pair_samples=samples)
 
     return batch_fn
