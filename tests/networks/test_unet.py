@@ -139,10 +139,9 @@ def test_gradients_equal_finite_differences(params, x64):
         ({"augment_labels": jnp.zeros((3, 3))}, "UNet: augment_labels has shape"),
     ],
 )
-def test_wrong_inputs_are_refused(arguments, message):
-    model = nnx.eval_shape(lambda: UNet(CONFIG, rngs=nnx.Rngs(0)))
+def test_wrong_inputs_are_refused(arguments, message, apply_fn, params):
     with pytest.raises(ValueError, match=message):
-        model(**({"x": X, "c_noise": C_NOISE} | arguments))
+        apply_fn(params, **({"x": X, "c_noise": C_NOISE} | arguments))
 
 
 @pytest.mark.parametrize("name", ["labels", "augment_labels"])
