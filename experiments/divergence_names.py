@@ -22,7 +22,7 @@ def parse_divergence(text: str) -> FDivergence:
     >>> parse_divergence("alpha(0.5)").name, parse_divergence("kl").name
     ('alpha(0.5)', 'kl')
     """
-    match = re.fullmatch(r"(\w+)(?:\((-?[\d.]+(?:e-?\d+)?)\))?", text.strip())
+    match = re.fullmatch(r"(\w+)(?:\((-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\))?", text.strip())
     if match is None:
         raise fail("parse_divergence", "text", f"is {text!r}", "a name such as kl or alpha(0.5)")
     name, parameter = match.groups()

@@ -10,6 +10,11 @@ from jaxdiv.checks import check_choice, check_range, fail
 from jaxdiv.distillation import LogNormal, Method
 
 
+def _check_counts(group: str, **counts: int) -> None:
+    for name, value in counts.items():
+        check_range("Config", f"{group}.{name}".lstrip("."), value, 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
     """How the teacher is trained, where none is given."""
@@ -19,11 +24,15 @@ class TeacherConfig:
     batch_size: int = 128
     """Images per step."""
     learning_rate: float = 1e-3
-    """Adam's rate after a warm-up of 300 steps; it falls as 1/sqrt(step) after half of them."""
+    """Adam's rate after a warm-up of 300 steps; it falls as 1/sqrt(step) after half of the steps."""
     ema_decay: float = 0.9995
     """Decay per step of the averaged weights, which are the teacher."""
     seed: int = 0
     """Of weights, noise and order of the data."""
+
+    def __post_init__(self) -> None:
+        _check_counts("training", steps=self.steps, batch_size=self.batch_size)
+        check_range("Config", "training.seed", self.seed, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +77,13 @@ class StudentConfig:
     evaluations: int = 10
     """Times the student is evaluated on the way, for the curves."""
 
+    def __post_init__(self) -> None:
+        _check_counts("distill", cycles=self.cycles, batch_size=self.batch_size, evaluations=self.evaluations)
+        if self.latent_dims is not None:
+            _check_counts("distill", latent_dims=self.latent_dims)
+        check_range("Config", "distill.seed", self.seed, 0)
+        check_range("Config", "distill.init_sigma", self.init_sigma, 0, open_low=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -76,32 +92,37 @@ class Config:
     method: str = "uni_instruct"
     """One of the published methods: diff_instruct, vsd, dmd, dmd2, sim, sid, sida, f_distill, uni_instruct."""
     divergence: str | None = None
-    """f of D_f(teacher || student) for f_distill and uni_instruct: kl, reverse_kl, jensen_shannon, alpha(0.3), ...;
-    None is the method's own."""
+    """f of D_f(teacher || student) for f_distill and uni_instruct: kl, reverse_kl, jensen_shannon, jeffreys,
+    squared_hellinger, pearson_chi2, neyman_chi2, softened_reverse_kl, le_cam, alpha(0.3), jensen_shannon(0.3),
+    skew_kl(0.3); quote the parentheses. None is the method's own."""
     alpha: float | None = None
     """SiD's alpha for the expanded methods: 0.5 is the exact gradient; None is the method's own."""
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
     data_dir: Path | None = None
-    """Folder of prepared data sets; see `python -m jaxdiv.data.prepare --help`."""
+    """Folder of prepared data sets, see `python -m jaxdiv.data.prepare --help`; None is $JAXDIV_DATA or
+    ~/.cache/jaxdiv."""
     network: Literal["auto", "mlp", "unet"] = "auto"
     """Architecture of teacher, fake score and student; auto is the MLP up to 8x8 pixels and the U-Net above."""
     channels: int = 64
-    """Base width of the U-Net."""
+    """Base width of the U-Net; 8x8 pixels have a U-Net of fixed width."""
     teacher: Path | None = None
-    """Start from this teacher: the folder of an earlier run, or one with an EDM-format .npz and its config.json."""
+    """Start from this teacher: the folder of an earlier run with the same data and network, or one with an EDM-format
+    NAME_teacher.npz and its config.json."""
     directory: Path | None = None
-    """Where everything is written; None is runs/one_step_image/<data>-<method>-<divergence>-seed<student seed>."""
+    """Where everything is written; None is runs/one_step_image/DATA-METHOD-DIVERGENCE-seedSEED, the student's seed."""
     resume: bool = False
-    """Go on with an interrupted run of that directory."""
+    """Go on with the interrupted run in that directory, with the same settings; starts one if there is none."""
     num_samples: int = 5000
     """Generated images per evaluation."""
     pairs: int = 6000
     """Noise-image pairs of the teacher's ODE for the regression control (and for DMD); 0 leaves the control out."""
     control_steps: int = 400
     """Training steps of the regression control."""
+    classifier_steps: int = 2500
+    """Training steps of the classifier in whose features samples are compared."""
     save_every: int = 600
-    """Steps (or cycles) between checkpoints."""
+    """Teacher steps and student cycles between checkpoints."""
     tensorboard: bool = False
     """Write TensorBoard event files too."""
     training: TeacherConfig = TeacherConfig()
@@ -109,10 +130,17 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choice("Config", "method", self.method, distillation.METHODS)
-        check_range("Config", "num_samples", self.num_samples, 100)
+        _check_counts(
+            "", channels=self.channels, control_steps=self.control_steps, classifier_steps=self.classifier_steps,
+            save_every=self.save_every,
+        )  # fmt: skip
+        check_range("Config", "num_samples", self.num_samples, 100)  # the grids show 100
         check_range("Config", "pairs", self.pairs, 0)
-        if self.distillation_method.regression_weight > 0 and self.pairs == 0:
+        method = self.distillation_method
+        if self.pairs == 0 and method.regression_weight > 0:
             raise fail("Config", "pairs", "is 0", f"at least 1, since {self.method} regresses onto pairs")
+        if self.pairs == 0 and method.needs_discriminator and self.distill.real == "teacher":
+            raise fail("Config", "pairs", "is 0", "at least 1, since distill.real is 'teacher'")
 
     @property
     def distillation_method(self) -> Method:
@@ -145,7 +173,7 @@ class Config:
         return Path("runs/one_step_image") / f"{self.data}-{self.method}-{divergence}-seed{self.distill.seed}"
 
     def student_fingerprint(self) -> dict[str, Any]:
-        """What must not change between the start and the resumption of a student's training, as JSON holds it."""
+        """What must not change between the start and the resumption of a student's training."""
         shared = ("method", "divergence", "alpha", "data", "network", "channels", "pairs")
         return {name: getattr(self, name) for name in shared} | {"distill": dataclasses.asdict(self.distill)}
 

@@ -32,11 +32,12 @@ CLASSIFIER_SEED, SAMPLE_SEED, LOSS_SEED = 0, 17, 23
 class Judge:
     """A classifier trained on the data, and the reference statistics of the training images in its features."""
 
-    def __init__(self, images: Images):
+    def __init__(self, images: Images, *, num_steps: int):
+        """Trains the classifier for ``num_steps`` steps."""
         self._train, self._test = images.scaled("train"), images.scaled("test")
         self.classifier = metrics.train_classifier(
             self._train, images.train["label"], heldout_images=self._test, heldout_labels=images.test["label"],
-            num_classes=images.num_classes, key=jax.random.key(CLASSIFIER_SEED),
+            num_classes=images.num_classes, key=jax.random.key(CLASSIFIER_SEED), num_steps=num_steps,
         )  # fmt: skip
         self.reference = metrics.make_reference(self._train, images.train["label"], classifier=self.classifier)
 
@@ -65,7 +66,8 @@ def fixed_latents(num: int, shape: tuple[int, ...]) -> Array:
 def timed_samples(sample_fn: Callable[[PyTree, Array], Array], params: PyTree, z: Array) -> tuple[Array, float]:
     """Samples and images per second, compilation apart."""
     size = min(1000, len(z))
-    jax.block_until_ready(sample_fn(params, z[:size]))
+    for count in {size, len(z) % size} - {0}:
+        jax.block_until_ready(sample_fn(params, z[:count]))
     start = time.perf_counter()
     samples = jax.block_until_ready(chunked(partial(sample_fn, params), z, size=size))
     return samples, len(z) / (time.perf_counter() - start)

@@ -38,38 +38,46 @@ PAIR_SEED = 29
 
 
 def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any]]:
-    """The whole experiment; returns the table's rows and writes everything else into ``config.run_directory``."""
+    """The whole experiment; returns the table's rows and writes everything else into ``config.run_directory``.
+
+    The two trainings are checkpointed. A resumed run goes on inside them and computes anew what is cheap beside them:
+    the classifier, the pairs and, at the end, the control and the evaluations.
+    """
     directory = config.run_directory
     if not config.resume and any(checkpoint_steps(directory / part / "checkpoints") for part in ("teacher", "student")):
         raise fail("run", "directory", f"{directory} holds an earlier run", "--resume to go on, or another --directory")
-    directory.mkdir(parents=True, exist_ok=True)
+    num_devices = jax.device_count()
+    for name, size in (("training", config.training.batch_size), ("distill", config.distill.batch_size)):
+        if size % num_devices:
+            raise fail("run", f"{name}.batch_size", f"is {size}", f"a multiple of the {num_devices} devices")
     started = time.perf_counter()
     images = load_images(config.data, data_dir=config.data_dir) if images is None else images
-    judge = Judge(images)
-    say(f"classifier: {judge.classifier.accuracy:.2%} of held-out images right")
+    directory.mkdir(parents=True, exist_ok=True)
 
     if config.teacher is None:
         denoiser, teacher = train_teacher(config, images, directory / "teacher")
     else:
         denoiser, teacher = load_teacher(config, images, config.teacher)
+    judge = Judge(images, num_steps=config.classifier_steps)
+    say(f"classifier: {judge.classifier.accuracy:.2%} of held-out images right")
     z = fixed_latents(config.num_samples, images.shape)
-    rows, pictures = teacher_rows(judge, denoiser, teacher, z)
-    rows = {"held-out images": judge.heldout_row()} | rows
-    best = min(rows["teacher, 35 evaluations"]["frechet_distance"], rows["teacher, best count"]["frechet_distance"])
-
     unlabelled = build_student(denoiser, config.distill)
     student_fn = jax.jit(lambda params, z: unlabelled(params, z, None))
     pairs = make_pairs(config, denoiser, teacher) if config.pairs else None
-    if pairs is not None:
-        control = regress(config, denoiser, teacher, pairs)
-        samples, speed = timed_samples(student_fn, control, z)
-        rows["control: regression onto ODE pairs"] = judge.row(samples) | {"nfe": 1, "images_per_second": speed}
 
     def evaluate(state: State, step: int) -> dict[str, Any]:
         row = judge.row(chunked(partial(student_fn, state.student_ema), z))
         return {name: row[name] for name in ("frechet_distance", "precision", "recall", "class_histogram_distance")}
 
     _, state = distil(config, images, denoiser, teacher, pairs, directory / "student", eval_fn=evaluate)
+
+    rows, pictures = teacher_rows(judge, denoiser, teacher, z)
+    rows = {"held-out images": judge.heldout_row()} | rows
+    best = min(rows["teacher, 35 evaluations"]["frechet_distance"], rows["teacher, best count"]["frechet_distance"])
+    if pairs is not None:
+        control = regress(config, denoiser, teacher, pairs)
+        samples, speed = timed_samples(student_fn, control, z)
+        rows["control: regression onto ODE pairs"] = judge.row(samples) | {"nfe": 1, "images_per_second": speed}
     samples, speed = timed_samples(student_fn, state.student_ema, z)
     objective = config.distillation_method.objective
     name = f"student: {config.method}, {objective.divergence.name}"
@@ -129,13 +137,16 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """The command line: status 1 and one line for what is wrong, 130 and 143 for Ctrl-C and SIGTERM."""
     import tyro
 
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(Config, prog="python -m experiments.one_step_image.run", description=__doc__)
     try:
         run(config)
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+    except KeyboardInterrupt:  # outside the training loops, which save first and leave by SystemExit
+        say("interrupted; --resume goes on from the last checkpoint")
+        sys.exit(130)
+    except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")
 
 

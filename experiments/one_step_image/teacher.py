@@ -13,6 +13,7 @@ from experiments.one_step_image.config import Config, TeacherConfig
 from experiments.one_step_image.images import Images
 from experiments.one_step_image.models import Denoiser, build_denoiser
 from jaxdiv import diffusion, networks, training
+from jaxdiv.checks import fail
 from jaxdiv.typing import Array, PRNGKey, PyTree
 
 STEPS_PER_CALL = 50
@@ -75,16 +76,36 @@ def train_teacher(config: Config, images: Images, directory: Path | None, **loop
 
 
 def load_teacher(config: Config, images: Images, path: Path) -> tuple[Denoiser, PyTree]:
-    """A teacher from the folder of an earlier run, or from an EDM-format file and the ``config.json`` beside it."""
-    if list(path.glob("*.npz")):
-        model_config, params = networks.load_edm_weights(next(iter(sorted(path.glob("*_teacher.npz")))))
-        model = networks.UNet(model_config, rngs=nnx.Rngs(0))
-        apply_fn, _ = networks.functional(model)
-        sigma_data = json.loads((path / "config.json").read_text())["EDMPrecond"]["sigma_data"]
-        denoise_fn = diffusion.precondition(apply_fn, sigma_data=sigma_data)
-        return Denoiser(denoise_fn, params, sigma_data, images.shape), params
+    """A teacher from the folder of an earlier run, or from an EDM-format file and the ``config.json`` beside it.
+
+    Raises:
+      ValueError: the folder holds neither, another data set's teacher or architecture, or one that is not trained yet.
+      CheckpointError: its checkpoints are damaged.
+    """
+    files = sorted(path.glob("*_teacher.npz"))
+    if files:
+        return _load_edm_teacher(images, files[0])
+    checkpoints = path / "teacher" / "checkpoints"
+    if not training.checkpoint_steps(checkpoints):
+        raise fail("load_teacher", "teacher", f"{path} holds none", "teacher/checkpoints of a run, or NAME_teacher.npz")
     denoiser = build_denoiser(config, images.shape, images.sigma_data, seed=config.training.seed)
     optimizer = teacher_optimizer(config.training)
     template = training.create_state(denoiser.params, optimizer, jax.random.key(config.training.seed))
-    restored = training.restore_checkpoint(path / "teacher" / "checkpoints", template)
+    restored = training.restore_checkpoint(checkpoints, template)
+    trained_on, steps = restored.config["data"], restored.config["training"]["steps"]
+    if trained_on != config.data:
+        raise fail("load_teacher", "teacher", f"{path} was trained on {trained_on}", f"one trained on {config.data}")
+    if restored.step < steps:
+        raise fail("load_teacher", "teacher", f"{path} is at step {restored.step}", f"all {steps}; finish it first")
     return denoiser, restored.state.ema
+
+
+def _load_edm_teacher(images: Images, path: Path) -> tuple[Denoiser, PyTree]:
+    model_config, params = networks.load_edm_weights(path)
+    shape = (model_config.image_size, model_config.image_size, model_config.channels)
+    if shape != images.shape:
+        raise fail("load_teacher", "teacher", f"{path} makes images of {shape}", f"the data's {images.shape}")
+    apply_fn, _ = networks.functional(networks.UNet(model_config, rngs=nnx.Rngs(0)))
+    settings = json.loads((path.parent / "config.json").read_text())
+    sigma_data = settings["EDMPrecond"].get("sigma_data", 0.5)  # EDM's default
+    return Denoiser(diffusion.precondition(apply_fn, sigma_data=sigma_data), params, sigma_data, shape), params

@@ -1,0 +1,126 @@
+"""The experiment's settings: what they become, and what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.one_step_image.config import Config, StudentConfig, TeacherConfig
+from jaxdiv import distillation
+from jaxdiv.distillation import LogNormal
+from jaxdiv.divergences import alpha
+
+PLAIN = StudentConfig(
+    fake_steps=None, noise_mean=None, gan_weight=None, discriminator_weight=None, sample_weight=None
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", distillation.METHODS)
+def test_without_settings_of_the_task_a_method_is_the_published_one(name):
+    published = distillation.METHODS[name]
+    objective = dataclasses.replace(published.objective, reduction="mean")
+    assert Config(method=name, distill=PLAIN).distillation_method == dataclasses.replace(published, objective=objective)
+
+
+@pytest.mark.parametrize("name", distillation.METHODS)
+def test_the_task_changes_what_its_fields_say(name):
+    student = StudentConfig(fake_steps=3, noise_mean=-0.2, noise_std=0.7, gan_weight=0.4, discriminator_weight=0.6)
+    method, published = Config(method=name, distill=student).distillation_method, distillation.METHODS[name]
+    assert method.num_fake_steps == 3
+    assert method.student_noise == method.fake_noise == LogNormal(-0.2, 0.7)
+    assert method.objective.sample_weight == "l1" and method.objective.reduction == "mean"
+    assert method.objective.gradient == published.objective.gradient
+    # A method without an adversarial term gets none.
+    assert method.gan_weight == (0.4 if published.gan_weight > 0 else 0.0)
+    expected = 0.6 if published.gan_weight > 0 else published.discriminator_weight
+    assert method.discriminator_weight == expected
+
+
+def test_divergence_and_alpha_reach_the_objective():
+    objective = Config(method="f_distill", divergence="alpha(0.3)").distillation_method.objective
+    assert objective.divergence == alpha(0.3)
+    assert Config(method="sid", alpha=0.5).distillation_method.objective.alpha == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "nonsense"}, "Config: method is 'nonsense'; expected one of 'diff_instruct'"),
+        ({"divergence": "nonsense"}, "divergence is 'nonsense'"),
+        ({"divergence": "total_variation"}, "divergence is total_variation"),
+        ({"method": "sid", "divergence": "kl"}, "divergence is kl; expected none with sid"),
+        ({"method": "dmd2", "alpha": 0.5}, "alpha is 0.5; expected none with dmd2"),
+        ({"method": "dmd", "pairs": 0}, "pairs is 0; expected at least 1, since dmd regresses"),
+        ({"num_samples": 99}, "num_samples is 99"),
+        ({"pairs": -1}, "pairs is -1"),
+        ({"save_every": 0}, "Config: save_every is 0"),
+        ({"control_steps": 0}, "Config: control_steps is 0"),
+        ({"classifier_steps": 0}, "Config: classifier_steps is 0"),
+        ({"channels": 0}, "Config: channels is 0"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, message):
+    with pytest.raises(ValueError) as error:
+        Config(**settings)
+    assert message in str(error.value)
+
+
+def test_the_teachers_samples_as_real_need_pairs():
+    student = StudentConfig(real="teacher")
+    with pytest.raises(ValueError, match="pairs is 0; expected at least 1, since distill.real is 'teacher'"):
+        Config(pairs=0, distill=student)
+    # diff_instruct shows nothing as real
+    assert Config(method="diff_instruct", pairs=0, distill=student).pairs == 0
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size"])
+def test_a_bad_teacher_setting_is_named(name):
+    with pytest.raises(ValueError, match=f"Config: training.{name} is 0"):
+        TeacherConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["cycles", "batch_size", "evaluations", "latent_dims", "init_sigma"])
+def test_a_bad_student_setting_is_named(name):
+    with pytest.raises(ValueError, match=f"Config: distill.{name} is 0"):
+        StudentConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("kind", [TeacherConfig, StudentConfig])
+def test_a_negative_seed_is_refused(kind):
+    with pytest.raises(ValueError, match="seed is -1"):
+        kind(seed=-1)
+
+
+def test_the_directory_tells_runs_apart():
+    assert Config().run_directory == Path("runs/one_step_image/digits-uni_instruct-reverse_kl-seed0")
+    names = {
+        Config(method="sid").run_directory,
+        Config(divergence="kl").run_directory,
+        Config(data="mnist").run_directory,
+        Config(distill=StudentConfig(seed=1)).run_directory,
+        Config().run_directory,
+    }
+    assert len(names) == 5
+    assert Config(directory=Path("here")).run_directory == Path("here")
+
+
+def test_fingerprints_hold_what_must_not_change_and_nothing_else():
+    base = Config()
+    changed = {
+        "method": Config(method="sid"),
+        "divergence": Config(divergence="kl"),
+        "cycles": Config(distill=StudentConfig(cycles=7)),
+    }
+    for config in changed.values():
+        assert config.student_fingerprint() != base.student_fingerprint()
+        assert config.teacher_fingerprint() == base.teacher_fingerprint()
+    teacher = Config(training=TeacherConfig(steps=3))
+    assert teacher.teacher_fingerprint() != base.teacher_fingerprint()
+    for data in (Config(data="mnist"), Config(network="unet")):
+        assert data.student_fingerprint() != base.student_fingerprint()
+        assert data.teacher_fingerprint() != base.teacher_fingerprint()
+    free = Config(num_samples=100, save_every=5, directory=Path("x"), resume=True, control_steps=1, tensorboard=True)
+    assert free.student_fingerprint() == base.student_fingerprint()
+    fingerprint = base.student_fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint
