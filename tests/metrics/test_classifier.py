@@ -38,7 +38,7 @@ def test_digits_are_learned(trained):
     assert trained.accuracy >= 0.98
     assert trained.losses.shape == (600,)
     np.testing.assert_allclose(trained.losses[0], np.log(10), rtol=0.2)
-    assert trained.losses[-20:].mean() < 0.05
+    assert trained.losses[-20:].mean() < 0.25  # on noisy images
 
 
 def test_accuracy_is_that_of_the_returned_functions(trained, digits):
@@ -74,6 +74,13 @@ def test_deterministic_by_key(digits):
     assert not np.array_equal(first.losses, other.losses)
 
 
+def test_noise_is_on_the_training_images_only(digits):
+    noisy = short(digits, noise_scale=2.0)
+    assert noisy.losses[0] != short(digits).losses[0]
+    logits = noisy.logits_fn(noisy.params, digits[0][64:96])
+    np.testing.assert_allclose((np.asarray(logits).argmax(1) == digits[1][64:96]).mean(), noisy.accuracy, rtol=1e-6)
+
+
 def test_held_out_images_do_not_enter_training(digits):
     images, labels = digits
     other = short(digits, heldout_images=images[200:240], heldout_labels=labels[200:240])
@@ -94,6 +101,7 @@ def test_held_out_images_do_not_enter_training(digits):
         ({"heldout_images": np.zeros((32, 8, 8, 3), np.float32)}, r"heldout_images has shape \(32, 8, 8, 3\)"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"noise_scale": -1.0}, "noise_scale is -1.0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ],
 )
