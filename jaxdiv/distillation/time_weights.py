@@ -3,7 +3,8 @@
 A weight multiplies the *exact* gradient in score space: that of ``D_f(teacher_sigma || student_sigma)`` for the
 integral form, that of ``F = E_p[h(r) |Delta|^2]`` for the expanded form. Papers write their losses on denoised images
 instead, which hides a power of sigma: a plain difference of denoised images is ``sigma^2`` times a difference of
-scores."""
+scores.
+"""
 
 from collections.abc import Callable
 
