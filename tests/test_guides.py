@@ -1,0 +1,55 @@
+"""The examples of the documentation's pages run as printed, each page's in one program."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PAGES = ["guides/data.md", "guides/networks.md", "guides/training.md", "one_step_distillation.md"]
+
+
+def test_every_page_with_examples_is_here():
+    assert sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if BLOCK.search(path.read_text())) == PAGES
+
+
+def run_page(page, folder, monkeypatch):
+    """What the page's Python blocks define, run one after the other in an empty folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("JAXDIV_DATA", str(folder / "data"))
+    names = {"__name__": "page"}
+    for block in BLOCK.findall((DOCS / page).read_text()):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_data(tmp_path, monkeypatch, capsys):
+    names = run_page("guides/data.md", tmp_path, monkeypatch)
+    assert names["batch"]["image"].shape == (64, 8, 8, 1)
+    assert capsys.readouterr().out.splitlines() == ["(64, 8, 8, 1) -1.0 1.0 int32", "10 1397", "(10, 16, 16, 3)"]
+
+
+def test_training(tmp_path, monkeypatch, capsys):
+    names = run_page("guides/training.md", tmp_path, monkeypatch)
+    trained, sharded = capsys.readouterr().out.splitlines()[-2:]
+    assert float(trained.split()[0]) == pytest.approx(2.0, abs=0.2)
+    assert trained.endswith("[50, 100] 2")
+    assert float(sharded) == pytest.approx(float((names["batch_fn"](0) ** 2).mean()), rel=1e-5)
+
+
+def test_networks(tmp_path, monkeypatch, capsys):
+    run_page("guides/networks.md", tmp_path, monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("(2, 8, 8, 1) 7")
+    assert lines[1] == "(2,)"
+    assert lines[2].startswith("load_edm_weights: state_dict does not fit: missing")
+
+
+def test_a_teacher_of_ones_own(tmp_path, monkeypatch):
+    """The linear student of the page ends at its teacher."""
+    names = run_page("one_step_distillation.md", tmp_path, monkeypatch)
+    for part in ("mean", "std"):
+        np.testing.assert_allclose(names["state"].student_ema[part], names["teacher"][part], atol=0.03)
+    assert names["info"].fake.denoising_loss > 0
