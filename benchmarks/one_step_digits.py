@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "uni_instruct kl": {"method": "uni_instruct", "divergence": "kl"},
     "sid": {"method": "sid"},
-    "sid alpha 0.5": {"method": "sid", "alpha": 0.5},
+    "sid alpha 1.2": {"method": "sid", "alpha": 1.2},
     "dmd2": {"method": "dmd2"},
     "diff_instruct": {"method": "diff_instruct"},
     "f_distill jensen_shannon": {"method": "f_distill"},
@@ -59,7 +59,7 @@ def work(settings: dict[str, Any], directory: str, teacher: str | None, seed: in
     from experiments.one_step_image.config import Config, StudentConfig, TeacherConfig
     from experiments.one_step_image.run import run
 
-    student = StudentConfig(**{"evaluations": 4, **settings.get("distill", {}), "seed": seed})
+    student = StudentConfig(**{"evaluations": 2, **settings.get("distill", {}), "seed": seed})
     training = TeacherConfig(**settings.get("training", {}))
     rest = {name: value for name, value in settings.items() if name not in ("distill", "training")}
     if teacher is None:

@@ -39,13 +39,13 @@ class TeacherConfig:
 class StudentConfig:
     """How the student is distilled. Fields that may be None then take the published value of the method."""
 
-    cycles: int = 1800
+    cycles: int = 2400
     """Student updates."""
     batch_size: int = 64
     """Examples of each step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam's rate for the student, falling linearly to 0."""
-    fake_learning_rate: float = 1e-3
+    fake_learning_rate: float = 2e-3
     """Adam's rate for the fake score and the discriminator head, falling linearly to 0."""
     adam_b1: float = 0.9
     """Adam's first decay; SiD and Diff-Instruct use 0."""
@@ -58,8 +58,9 @@ class StudentConfig:
     latent_dims: int | None = None
     """Only so many latent numbers reach the student, the others are 0: a student that cannot match its teacher, so the
     choice of divergence shows. None is all."""
-    noise_mean: float | None = -0.5
-    """Mean of ln sigma in both steps; None takes the method's own laws."""
+    noise_mean: float | Literal["auto"] | None = "auto"
+    """Mean of ln sigma in both steps; auto is -1 for methods with a discriminator, which looks after detail, and -0.5
+    for the others; None takes the method's own laws."""
     noise_std: float = 1.0
     """Standard deviation of ln sigma."""
     gan_weight: float | None = 0.1
@@ -96,7 +97,8 @@ class Config:
     squared_hellinger, pearson_chi2, neyman_chi2, softened_reverse_kl, le_cam, alpha(0.3), jensen_shannon(0.3),
     skew_kl(0.3); quote the parentheses. None is the method's own."""
     alpha: float | None = None
-    """SiD's alpha for the expanded methods: 0.5 is the exact gradient; None is the method's own."""
+    """SiD's alpha for the expanded methods: 0.5 is the exact gradient. None is 0.5 for sid, since the 1.2 of its paper
+    ends farther from these digits, and the method's own for the others."""
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion_mnist or cifar10."""
     data_dir: Path | None = None
@@ -115,6 +117,9 @@ class Config:
     """Go on with the interrupted run in that directory, with the same settings; starts one if there is none."""
     num_samples: int = 5000
     """Generated images per evaluation."""
+    teacher_levels: tuple[int, ...] = (18, 5, 7, 9, 11, 14)
+    """Lengths n of the teacher's sampler, 2 n - 1 network evaluations each: the first makes its standard row and the
+    pairs, the one with the least distance its best row."""
     pairs: int = 6000
     """Noise-image pairs of the teacher's ODE for the regression control (and for DMD); 0 leaves the control out."""
     control_steps: int = 400
@@ -136,6 +141,8 @@ class Config:
         )  # fmt: skip
         check_range("Config", "num_samples", self.num_samples, 100)  # the grids show 100
         check_range("Config", "pairs", self.pairs, 0)
+        for num_levels in self.teacher_levels or (0,):
+            check_range("Config", "teacher_levels", num_levels, 1)
         method = self.distillation_method
         if self.pairs == 0 and method.regression_weight > 0:
             raise fail("Config", "pairs", "is 0", f"at least 1, since {self.method} regresses onto pairs")
@@ -146,13 +153,15 @@ class Config:
     def distillation_method(self) -> Method:
         """The published method with this task's settings put in."""
         divergence = None if self.divergence is None else parse_divergence(self.divergence)
-        method = distillation.method(self.method, divergence=divergence, alpha=self.alpha)
+        alpha = 0.5 if self.alpha is None and self.method == "sid" else self.alpha
+        method = distillation.method(self.method, divergence=divergence, alpha=alpha)
         student = self.distill
         changes: dict[str, Any] = {}
         if student.fake_steps is not None:
             changes["num_fake_steps"] = student.fake_steps
         if student.noise_mean is not None:
-            law = LogNormal(student.noise_mean, student.noise_std)
+            automatic = -1.0 if method.needs_discriminator else -0.5
+            law = LogNormal(automatic if student.noise_mean == "auto" else student.noise_mean, student.noise_std)
             changes |= {"student_noise": law, "fake_noise": law}
         if method.gan_weight > 0:
             if student.gan_weight is not None:
@@ -175,7 +184,8 @@ class Config:
     def student_fingerprint(self) -> dict[str, Any]:
         """What must not change between the start and the resumption of a student's training."""
         shared = ("method", "divergence", "alpha", "data", "network", "channels", "pairs")
-        return {name: getattr(self, name) for name in shared} | {"distill": dataclasses.asdict(self.distill)}
+        own = {"distill": dataclasses.asdict(self.distill), "pairs_levels": self.teacher_levels[0]}
+        return {name: getattr(self, name) for name in shared} | own
 
     def teacher_fingerprint(self) -> dict[str, Any]:
         """The same for a teacher's training."""

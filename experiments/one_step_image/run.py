@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,8 +33,6 @@ from jaxdiv.distillation import State
 from jaxdiv.training import CheckpointError, checkpoint_steps
 from jaxdiv.typing import PyTree
 
-TEACHER_LEVELS = 18
-LEVELS_TRIED = (5, 7, 9, 11, 14)
 PAIR_SEED = 29
 
 
@@ -71,9 +70,9 @@ def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any
 
     _, state = distil(config, images, denoiser, teacher, pairs, directory / "student", eval_fn=evaluate)
 
-    rows, pictures = teacher_rows(judge, denoiser, teacher, z)
+    rows, pictures = teacher_rows(config.teacher_levels, judge, denoiser, teacher, z)
+    standard = f"teacher, {2 * config.teacher_levels[0] - 1} evaluations"
     rows = {"held-out images": judge.heldout_row()} | rows
-    best = min(rows["teacher, 35 evaluations"]["frechet_distance"], rows["teacher, best count"]["frechet_distance"])
     if pairs is not None:
         control = regress(config, denoiser, teacher, pairs)
         samples, speed = timed_samples(student_fn, control, z)
@@ -95,18 +94,20 @@ def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any
     save_curves(directory / "curves.png", log, bins=library_config.bins, references=references)
     print(table)
     distance = rows[name]["frechet_distance"]
-    base = rows["teacher, 35 evaluations"]["frechet_distance"]
+    base, best = (rows[row]["frechet_distance"] for row in (standard, "teacher, best count"))
     seconds = time.perf_counter() - started
     print(
-        f"\nThe student's distance is {distance / base:.2f} times the 35-evaluation teacher's and "
-        f"{distance / best:.2f} times that of the teacher's best count.\n"
+        f"\nThe student's distance is {distance / base:.2f} times that of the {standard} and "
+        f"{distance / best:.2f} times that of its best count.\n"
         f"Samples, curves and checkpoints are in {directory} ({seconds:.0f} s)."
     )
     return rows
 
 
-def teacher_rows(judge: Judge, denoiser: Denoiser, teacher: PyTree, z: jax.Array) -> tuple[dict, dict]:
-    """The teacher at 35 evaluations and at the count that has the least distance, with pictures of both."""
+def teacher_rows(
+    levels: Sequence[int], judge: Judge, denoiser: Denoiser, teacher: PyTree, z: jax.Array
+) -> tuple[dict, dict]:
+    """The teacher at its standard count and at the one that has the least distance, with pictures of both."""
     loss = judge.heldout_loss(denoiser, teacher)
 
     def at(num_levels: int) -> tuple[dict[str, Any], jax.Array]:
@@ -114,20 +115,18 @@ def teacher_rows(judge: Judge, denoiser: Denoiser, teacher: PyTree, z: jax.Array
         row = judge.row(samples)
         return row | {"nfe": 2 * num_levels - 1, "images_per_second": speed, "heldout_loss": loss}, samples
 
-    standard = at(TEACHER_LEVELS)
-    best = min([at(num_levels) for num_levels in LEVELS_TRIED] + [standard], key=lambda r: r[0]["frechet_distance"])
-    rows = {"teacher, 35 evaluations": standard[0], "teacher, best count": best[0]}
-    nfe = best[0]["nfe"]
-    return rows, {
-        "teacher, 35 evaluations": np.asarray(standard[1][:100]),
-        f"teacher, {nfe} evaluations": np.asarray(best[1][:100]),
-    }
+    tried = [at(num_levels) for num_levels in levels]
+    best = min(tried, key=lambda result: result[0]["frechet_distance"])
+    standard = f"teacher, {tried[0][0]['nfe']} evaluations"
+    rows = {standard: tried[0][0], "teacher, best count": best[0]}
+    pictures = {standard: tried[0][1], f"teacher, {best[0]['nfe']} evaluations": best[1]}
+    return rows, {name: np.asarray(images[:100]) for name, images in pictures.items()}
 
 
 def make_pairs(config: Config, denoiser: Denoiser, teacher: PyTree) -> Pairs:
-    """Latents and what the teacher's 35-evaluation sampler makes of them."""
+    """Latents and what the teacher's standard sampler makes of them."""
     z = jax.random.normal(jax.random.key(PAIR_SEED + config.distill.seed), (config.pairs, *denoiser.shape))
-    samples = chunked(partial(sampler(denoiser, num_levels=TEACHER_LEVELS), teacher), z)
+    samples = chunked(partial(sampler(denoiser, num_levels=config.teacher_levels[0]), teacher), z)
     return Pairs(np.asarray(z), np.asarray(samples))
 
 

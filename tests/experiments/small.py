@@ -18,10 +18,11 @@ ARGUMENTS = {
 
 def small_config(*, training: dict | None = None, distill: dict | None = None, **changes) -> Config:
     """Everything as by default, but for the numbers of steps and samples."""
+    sizes = {"num_samples": 100, "pairs": 60, "control_steps": 10, "classifier_steps": 60, "save_every": 10}
     return Config(
         training=TeacherConfig(**{"steps": 20, "batch_size": 16, **(training or {})}),
         distill=StudentConfig(**{"cycles": 20, "batch_size": 16, "evaluations": 2, **(distill or {})}),
-        **{"num_samples": 100, "pairs": 60, "control_steps": 10, "classifier_steps": 60, "save_every": 10, **changes},
+        **sizes | {"teacher_levels": (18, 5)} | changes,
     )
 
 

@@ -20,7 +20,8 @@ PLAIN = StudentConfig(
 def test_without_settings_of_the_task_a_method_is_the_published_one(name):
     published = distillation.METHODS[name]
     objective = dataclasses.replace(published.objective, reduction="mean")
-    assert Config(method=name, distill=PLAIN).distillation_method == dataclasses.replace(published, objective=objective)
+    config = Config(method=name, distill=PLAIN, alpha=1.2 if name == "sid" else None)
+    assert config.distillation_method == dataclasses.replace(published, objective=objective)
 
 
 @pytest.mark.parametrize("name", distillation.METHODS)
@@ -37,10 +38,16 @@ def test_the_task_changes_what_its_fields_say(name):
     assert method.discriminator_weight == expected
 
 
+def test_the_automatic_noise_law_depends_on_the_discriminator():
+    assert Config(method="sid").distillation_method.student_noise == LogNormal(-0.5, 1.0)
+    assert Config(method="dmd2").distillation_method.student_noise == LogNormal(-1.0, 1.0)
+
+
 def test_divergence_and_alpha_reach_the_objective():
     objective = Config(method="f_distill", divergence="alpha(0.3)").distillation_method.objective
     assert objective.divergence == alpha(0.3)
-    assert Config(method="sid", alpha=0.5).distillation_method.objective.alpha == 0.5
+    assert Config(method="sid").distillation_method.objective.alpha == 0.5
+    assert Config(method="sim", alpha=0.7).distillation_method.objective.alpha == 0.7
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,7 @@ def test_divergence_and_alpha_reach_the_objective():
         ({"method": "dmd", "pairs": 0}, "pairs is 0; expected at least 1, since dmd regresses"),
         ({"num_samples": 99}, "num_samples is 99"),
         ({"pairs": -1}, "pairs is -1"),
+        ({"teacher_levels": ()}, "teacher_levels is 0"),
         ({"save_every": 0}, "Config: save_every is 0"),
         ({"control_steps": 0}, "Config: control_steps is 0"),
         ({"classifier_steps": 0}, "Config: classifier_steps is 0"),
