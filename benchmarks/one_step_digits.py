@@ -25,7 +25,7 @@ import numpy as np
 # The student sees 4 of 64 latent numbers, a strong head sees the student, and nothing but the divergence pulls.
 HARD = {
     "latent_dims": 4, "discriminator_weight": 1.0, "gan_weight": 0.0, "noise_mean": -0.5, "cycles": 1800,
-    "learning_rate": 5e-4, "fake_learning_rate": 1e-3,
+    "learning_rate": 5e-4,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -8,6 +8,7 @@ from experiments.divergence_names import parse_divergence
 from jaxdiv import distillation
 from jaxdiv.checks import check_choice, check_range, fail
 from jaxdiv.distillation import LogNormal, Method
+from jaxdiv.divergences import reverse_kl
 
 
 def _check_counts(group: str, **counts: int) -> None:
@@ -43,10 +44,11 @@ class StudentConfig:
     """Student updates."""
     batch_size: int = 64
     """Examples of each step."""
-    learning_rate: float = 1e-3
-    """Adam's rate for the student, falling linearly to 0."""
-    fake_learning_rate: float = 2e-3
-    """Adam's rate for the fake score and the discriminator head, falling linearly to 0."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Adam's rate for the student, falling linearly to 0; auto is 5e-4 where a density ratio enters the gradient and
+    1e-3 elsewhere."""
+    fake_rate_factor: float = 2.0
+    """Adam's rate for the fake score and the discriminator head, as a multiple of the student's."""
     adam_b1: float = 0.9
     """Adam's first decay; SiD and Diff-Instruct use 0."""
     clip_norm: float = 10.0
@@ -59,8 +61,8 @@ class StudentConfig:
     """Only so many latent numbers reach the student, the others are 0: a student that cannot match its teacher, so the
     choice of divergence shows. None is all."""
     noise_mean: float | Literal["auto"] | None = "auto"
-    """Mean of ln sigma in both steps; auto is -1 for methods with a discriminator, which looks after detail, and -0.5
-    for the others; None takes the method's own laws."""
+    """Mean of ln sigma in both steps; auto is -1 for methods with a discriminator that looks after detail, and -0.5
+    where there is none or where its ratio enters the gradient; None takes the method's own laws."""
     noise_std: float = 1.0
     """Standard deviation of ln sigma."""
     gan_weight: float | None = 0.1
@@ -160,7 +162,7 @@ class Config:
         if student.fake_steps is not None:
             changes["num_fake_steps"] = student.fake_steps
         if student.noise_mean is not None:
-            automatic = -1.0 if method.needs_discriminator else -0.5
+            automatic = -1.0 if method.needs_discriminator and not _ratio_enters(method) else -0.5
             law = LogNormal(automatic if student.noise_mean == "auto" else student.noise_mean, student.noise_std)
             changes |= {"student_noise": law, "fake_noise": law}
         if method.gan_weight > 0:
@@ -172,6 +174,13 @@ class Config:
         if student.sample_weight is not None:
             objective = dataclasses.replace(objective, sample_weight=student.sample_weight)
         return dataclasses.replace(method, objective=objective, **changes)
+
+    @property
+    def learning_rate(self) -> float:
+        """The student's."""
+        if self.distill.learning_rate != "auto":
+            return self.distill.learning_rate
+        return 5e-4 if _ratio_enters(self.distillation_method) else 1e-3
 
     @property
     def run_directory(self) -> Path:
@@ -191,3 +200,8 @@ class Config:
         """The same for a teacher's training."""
         shared = ("data", "network", "channels")
         return {name: getattr(self, name) for name in shared} | {"training": dataclasses.asdict(self.training)}
+
+
+def _ratio_enters(method: Method) -> bool:
+    """Whether the gradient depends on the estimated ratio, which a finer law of sigma or a higher rate make erratic."""
+    return method.objective.ratio != "one" and method.objective.divergence != reverse_kl()

@@ -78,9 +78,11 @@ def distillation_config(config: Config, images_shape: tuple[int, ...], sigma_dat
         method=method,
         sample_shape=images_shape,
         batch_size=settings.batch_size,
-        student_optimizer=linear_adam(settings.learning_rate, steps=settings.cycles, settings=settings),
+        student_optimizer=linear_adam(config.learning_rate, steps=settings.cycles, settings=settings),
         fake_optimizer=linear_adam(
-            settings.fake_learning_rate, steps=settings.cycles * method.num_fake_steps, settings=settings
+            settings.fake_rate_factor * config.learning_rate,
+            steps=settings.cycles * method.num_fake_steps,
+            settings=settings,
         ),
         sigma_data=sigma_data,
         ema_decay=settings.ema_decay,

@@ -41,6 +41,22 @@ def test_the_task_changes_what_its_fields_say(name):
 def test_the_automatic_noise_law_depends_on_the_discriminator():
     assert Config(method="sid").distillation_method.student_noise == LogNormal(-0.5, 1.0)
     assert Config(method="dmd2").distillation_method.student_noise == LogNormal(-1.0, 1.0)
+    assert Config(method="f_distill").distillation_method.student_noise == LogNormal(-0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 1e-3),
+        ({"method": "sid"}, 1e-3),
+        ({"divergence": "kl"}, 5e-4),
+        ({"method": "f_distill"}, 5e-4),
+        ({"method": "f_distill", "divergence": "reverse_kl"}, 1e-3),
+        ({"method": "f_distill", "distill": StudentConfig(learning_rate=3e-4)}, 3e-4),
+    ],
+)
+def test_the_automatic_rate_depends_on_whether_the_ratio_enters(settings, rate):
+    assert Config(**settings).learning_rate == rate
 
 
 def test_divergence_and_alpha_reach_the_objective():
