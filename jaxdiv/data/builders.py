@@ -84,7 +84,7 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: records(*arrays) for split, arrays in self._splits.items()}
 
     def _generate_examples(self) -> Iterator[Any]:
-        raise NotImplementedError("_split_generators gives the generators of all splits")
+        raise RuntimeError("never called: _split_generators gives the generators of all splits")
 
 
 def publish(make_builder: Callable[[Path], tfds.core.GeneratorBasedBuilder], data_dir: str | os.PathLike[str]) -> Path:
