@@ -23,7 +23,8 @@ def save_grids(path: Path, named_images: dict[str, np.ndarray]) -> None:
     """One grid of 100 images per name, uncurated: the first of each set."""
     figure, axes = plt.subplots(len(named_images), 1, figsize=(10, 2.9 * len(named_images)), layout="constrained")
     for axis, (name, images) in zip(np.atleast_1d(axes), named_images.items(), strict=True):
-        grid = image_grid(images[:100])
+        # A dark grey line between images: digits on black would run into each other.
+        grid = image_grid(np.pad(images[:100], ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=-0.5))
         axis.imshow(grid if grid.shape[-1] == 3 else grid[..., 0], cmap="gray", interpolation="nearest")
         axis.set_title(name)
         axis.axis("off")

@@ -16,6 +16,7 @@ from jaxdiv import checks
 from jaxdiv.typing import Array, ArrayLike
 
 _ROWS_PER_BLOCK = 64
+_REFERENCE_BLOCK_NUMBERS = 2**18
 
 
 class PrecisionRecall(NamedTuple):
@@ -38,7 +39,17 @@ def _squared_distances(row: Array, others: Array) -> Array:
 
 @jax.jit
 def _nearest_squared(x: Array, reference: Array) -> Array:
-    return jax.lax.map(lambda row: _squared_distances(row, reference).min(), x, batch_size=_ROWS_PER_BLOCK)
+    """Squared distance from each vector to its nearest in the reference, which is taken in blocks: images are long."""
+    count, width = reference.shape
+    size = min(count, max(1, _REFERENCE_BLOCK_NUMBERS // width))
+    # The last block is filled up with vectors at infinite distance.
+    filled = jnp.pad(reference, ((0, -count % size), (0, 0)), constant_values=jnp.inf)
+    blocks = filled.reshape(-1, size, width)
+
+    def nearest(row: Array) -> Array:
+        return jax.lax.map(lambda block: _squared_distances(row, block).min(), blocks).min()
+
+    return jax.lax.map(nearest, x, batch_size=_ROWS_PER_BLOCK)
 
 
 @partial(jax.jit, static_argnames="num_neighbors")

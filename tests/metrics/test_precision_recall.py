@@ -118,6 +118,14 @@ def test_nearest_neighbor_agrees_with_a_tree(num, size):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_nearest_neighbor_of_long_vectors_looks_into_every_block_of_the_reference():
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(201, 4096)).astype(np.float32)  # blocks of 64 vectors, the last one not full
+    chosen = [0, 63, 64, 191, 192, 200]
+    samples = reference[chosen] + 0.5 / 64
+    np.testing.assert_allclose(nearest_neighbor_distance(samples, reference), 0.5, rtol=1e-4)
+
+
 def test_nearest_neighbor_flattens_images_and_finds_copies_exactly():
     images = 1000 + np.random.default_rng(9).normal(size=(20, 4, 4, 1)).astype(np.float32)
     np.testing.assert_array_equal(nearest_neighbor_distance(images[3:7], images), 0.0)
