@@ -3,9 +3,12 @@
 They look at shapes, dtypes and Python values, never at traced numbers, so they cost nothing under ``jit``.
 """
 
+import numbers
+import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,8 +54,13 @@ def check_batch(function: str, argument: str, value: Any, batch: int) -> None:
 
 
 def check_choice(function: str, argument: str, value: Any, choices: Collection[Any]) -> None:
-    """The value is one of ``choices``."""
-    if value not in choices:
+    """The value is one of ``choices``; what has no hash, such as an array, is none of them."""
+    try:
+        hash(value)
+        found = value in choices
+    except TypeError:
+        found = False
+    if not found:
         raise fail(function, argument, f"is {value!r}", "one of " + ", ".join(repr(c) for c in choices))
 
 
@@ -73,3 +81,74 @@ def check_range(
         left = "(" if open_low or low == -np.inf else "["
         right = ")" if open_high or high == np.inf else "]"
         raise fail(function, argument, f"is {value}", f"a number in {left}{low}, {high}{right}")
+
+
+def _array(function: str, argument: str, value: Any, expected: str) -> jax.Array:
+    """What jax makes of the value; numpy would read a string as a dtype or an array of characters."""
+    try:
+        if any(isinstance(leaf, str | bytes) for leaf in jax.tree.leaves(value)):
+            raise TypeError("a string")
+        return jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise fail(function, argument, f"is {reprlib.repr(value)}", expected) from error
+
+
+def floating_array(function: str, argument: str, value: Any) -> jax.Array:
+    """The argument as a jax array of a real floating dtype (bfloat16 and float16 included).
+
+    Lists of numbers become arrays; None, strings, ragged lists and what else no array can hold are refused by name.
+
+    >>> floating_array("f", "x", [0.5, 1.0]).shape
+    (2,)
+    """
+    array = _array(function, argument, value, "an array of floating-point numbers")
+    check_floating(function, **{argument: array})
+    return array
+
+
+def mask_array(function: str, argument: str, value: Any, shape: Sequence[int]) -> jax.Array:
+    """The argument as an array of booleans of the given shape: a mask never broadcasts."""
+    array = _array(function, argument, value, "an array of booleans")
+    if array.dtype != jnp.bool_:
+        raise fail(function, argument, f"has dtype {array.dtype}", "dtype bool")
+    check_shape(function, argument, array, shape)
+    return array
+
+
+def check_axis(function: str, argument: str, axis: Any, shape: Sequence[int]) -> int:
+    """The axis, counted from the front, of an array of this shape that has entries along it."""
+    integer = isinstance(axis, numbers.Integral) and not isinstance(axis, bool | np.bool_)
+    if not integer or not -len(shape) <= int(axis) < len(shape):
+        raise fail(function, argument, f"is {axis!r}", f"an axis of an array of shape {tuple(shape)}")
+    if shape[int(axis)] == 0:
+        raise fail(function, argument, f"is {axis!r}, empty in shape {tuple(shape)}", "an axis with entries")
+    return int(axis) % len(shape)
+
+
+def check_instance(function: str, argument: str, value: Any, kind: type) -> None:
+    """The value is of a type, such as the `FDivergence` that its name alone cannot stand for."""
+    if not isinstance(value, kind):
+        raise fail(function, argument, f"is {reprlib.repr(value)}", f"a {kind.__name__}")
+
+
+def check_integer(function: str, argument: str, value: Any, low: float = -np.inf, high: float = np.inf) -> None:
+    """A Python (or numpy) integer, not a boolean, lies in a closed interval."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool | np.bool_):
+        raise fail(function, argument, f"is {reprlib.repr(value)}", "an integer")
+    check_range(function, argument, value, low, high)
+
+
+def check_real(
+    function: str,
+    argument: str,
+    value: Any,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """A real Python (or numpy) number, no array and no boolean, lies in an interval as `check_range` has it."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+        raise fail(function, argument, f"is {reprlib.repr(value)}", "a real Python number")
+    check_range(function, argument, value, low, high, open_low=open_low, open_high=open_high)

@@ -117,3 +117,55 @@ def test_checks_work_on_traced_arrays():
     np.testing.assert_array_equal(jax.vmap(checked)(jnp.stack([x, x])), [5.0, 5.0])
     with pytest.raises(ValueError, match="f: x has shape"):
         jax.jit(checked)(jnp.zeros(4))
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5, 1.0], np.zeros((0, 2), np.float16), jnp.zeros(2, jnp.bfloat16)])
+def test_floating_array_accepts(value):
+    assert checks.floating_array("f", "x", value).shape == np.shape(value)
+
+
+NO_FLOATS = [None, "a", ["a"], [0.5, None], [[0.5], [0.5, 1.0]], {}, object(), 1, True, [1, 2], 1j, jax.random.key(0)]
+
+
+@pytest.mark.parametrize("value", NO_FLOATS, ids=str)
+def test_floating_array_refuses(value):
+    with pytest.raises(ValueError, match=r"^f: x (is|has dtype) .*; expected a"):
+        checks.floating_array("f", "x", value)
+
+
+@pytest.mark.parametrize(
+    "value", [[1, 0], [1.0, 0.0], None, "ab", [True], [[True, False]], True, [True, None]], ids=str
+)
+def test_mask_array_refuses(value):
+    with pytest.raises(ValueError, match=r"^f: where (is|has) .*; expected"):
+        checks.mask_array("f", "where", value, (2,))
+    assert checks.mask_array("f", "where", [True, False], (2,)).tolist() == [True, False]
+
+
+def test_check_axis():
+    assert [checks.check_axis("f", "axis", axis, (2, 0, 3)) for axis in (0, -1, 2, -3)] == [0, 2, 2, 0]
+    for axis in (3, -4, 1, -2, 0.0, None, True, "0", (0,)):
+        with pytest.raises(ValueError, match=r"^f: axis is .*; expected an axis"):
+            checks.check_axis("f", "axis", axis, (2, 0, 3))
+    with pytest.raises(ValueError):
+        checks.check_axis("f", "axis", 0, ())
+
+
+def test_check_instance_integer_and_real():
+    checks.check_instance("f", "d", 1, int)
+    checks.check_integer("f", "n", np.int64(3), 1, 3)
+    checks.check_real("f", "a", np.float32(0.5), 0.0, 1.0, open_low=True)
+    with pytest.raises(ValueError, match="f: d is 'kl'; expected a int"):
+        checks.check_instance("f", "d", "kl", int)
+    for value in (0, 4, True, 2.0, "2", None, [2]):
+        with pytest.raises(ValueError, match="^f: n is "):
+            checks.check_integer("f", "n", value, 1, 3)
+    for value in (0.0, 1.5, float("nan"), True, "0.5", None, [0.5], 0.5j, jnp.float32(0.5)):
+        with pytest.raises(ValueError, match="^f: a is "):
+            checks.check_real("f", "a", value, 0.0, 1.0, open_low=True)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), jnp.zeros(3), ["p"], {}, None, 1], ids=str)
+def test_check_choice_refuses_what_no_choice_can_be(value):
+    with pytest.raises(ValueError, match="(?s)^f: side is .*; expected one of 'p', 'q'"):
+        checks.check_choice("f", "side", value, ("p", "q"))
