@@ -83,10 +83,13 @@ def group_norm(x: Array, shift: Array, scale: Array, bias: Array, *, eps: float)
 
 
 def group_norm_silu(x: Array, shift: Array, scale: Array, bias: Array, *, eps: float) -> Array:
-    """``silu(group_norm(x, shift, scale, bias))``, arguments as ``group_norm``."""
+    """``silu(group_norm(x, shift, scale, bias))``, arguments as ``group_norm``.
+
+    SiLU and its derivative are computed in x's dtype: a bfloat16 image's gradient is stored at half of float32's size.
+    """
     count = _num_pixels(x)
     a, b = _coefficients(*_sums(x), shift, scale, bias, count=count, eps=eps)
-    return jax.nn.silu(_affine(x, a, b)).astype(x.dtype)
+    return jax.nn.silu(_affine(x, a, b).astype(x.dtype))
 
 
 class GroupNorm(nnx.Module):

@@ -49,6 +49,21 @@ def test_statistics_are_float32_for_bfloat16_images(arrays):
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, atol=0.03)
 
 
+def test_bfloat16_silu_and_its_gradient_are_the_float32_ones_to_rounding(arrays):
+    """SiLU and its derivative in the image's dtype: a few roundings of 2^-9, and an absolute error near 0."""
+    rest = {name: value for name, value in arrays.items() if name != "x"}
+    x = jnp.asarray(arrays["x"], jnp.bfloat16)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
+    value, pullback = jax.vjp(lambda x: group_norm_silu(x, **rest, eps=1e-6), x)
+    exact, exact_pullback = jax.vjp(lambda x: group_norm_silu(x, **rest, eps=1e-6), x.astype(jnp.float32))
+    assert value.dtype == jnp.bfloat16
+    error = np.abs(value.astype(jnp.float32) - exact)
+    assert (error < 2.0**-6 * np.maximum(np.abs(exact), 0.5)).all()
+    (gradient,), (exact_gradient,) = pullback(weights.astype(jnp.bfloat16)), exact_pullback(weights)
+    difference = np.linalg.norm(gradient.astype(jnp.float32) - exact_gradient) / np.linalg.norm(exact_gradient)
+    assert difference < 0.01
+
+
 def test_gradient_equals_finite_differences(arrays, x64):
     arrays = {name: jnp.asarray(value, jnp.float64) for name, value in arrays.items()}
     weights = jnp.asarray(np.random.default_rng(1).normal(size=arrays["x"].shape))
