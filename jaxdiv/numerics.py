@@ -11,7 +11,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+_EXACT = (0.0, 0.5, -0.5)
+"""Mantissas of the factors that multiply without rounding: 0 and the powers of two."""
 
 
 def promote(x: ArrayLike) -> jax.Array:
@@ -44,6 +48,40 @@ def inf_from(t: jax.Array, end: float, fn: Callable[..., jax.Array], *args: floa
     return jnp.where(beyond, jnp.inf, fn(jnp.where(beyond, 0.0, t), *args))
 
 
+def _product_tail(x: jax.Array, c: float) -> jax.Array:
+    """What c x lacks after rounding to the dtype, and e^{c x} with it, at large exponents or when c is no float32."""
+    info = jnp.finfo(x.dtype)
+    bits = 11 if x.dtype == jnp.float32 else 25
+    mantissa, exponent = math.frexp(c)
+    c_high = math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
+    c_rounded = float(np.asarray(c, x.dtype))
+    c_low = c_rounded - c_high
+    bounded = jnp.abs(x) < 1e8  # beyond, every exponential is 0, 1 or inf, and inf - inf is near
+    x = jnp.where(bounded, x, 0.0)
+    x_high = jax.lax.reduce_precision(x, info.nexp, bits)
+    x_low = x - x_high
+    error = ((c_high * x_high - c_rounded * x) + c_high * x_low + c_low * x_high) + c_low * x_low
+    return error + (c - c_rounded) * x
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def exp_scaled(x: jax.Array, c: float) -> jax.Array:
+    """e^{c x}, right to a few units of rounding whatever the exponent: the rounding of c x is made good.
+
+    >>> float(exp_scaled(jnp.float32(0.5), 0.0))
+    1.0
+    """
+    y = jnp.exp(c * x)
+    return y if math.frexp(c)[0] in _EXACT else y * (1.0 + _product_tail(x, c))
+
+
+@exp_scaled.defjvp
+def _exp_scaled_jvp(c, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    y = exp_scaled(x, c)
+    return y, c * y * dx
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def expm1_scaled(x: jax.Array, c: float = 1.0) -> jax.Array:
     r"""(e^{c x} - 1) / c, and x itself at c = 0; the derivative is e^{c x} to full relative accuracy.
@@ -51,13 +89,19 @@ def expm1_scaled(x: jax.Array, c: float = 1.0) -> jax.Array:
     >>> float(expm1_scaled(jnp.float32(0.5), 0.0))
     0.5
     """
-    return x if abs(c) < 1e-30 else jnp.expm1(c * x) / c
+    if abs(c) < 1e-30:
+        return x
+    y = jnp.expm1(c * x)
+    if math.frexp(c)[0] in _EXACT:
+        return y / c
+    tail = _product_tail(x, c)
+    return (y * (1.0 + tail) + tail) / c
 
 
 @expm1_scaled.defjvp
 def _expm1_scaled_jvp(c, primals, tangents):
     (x,), (dx,) = primals, tangents
-    return expm1_scaled(x, c), jnp.exp(c * x) * dx
+    return expm1_scaled(x, c), exp_scaled(x, c) * dx
 
 
 def log1p(u: jax.Array) -> jax.Array:
@@ -114,7 +158,7 @@ def _power_slope(x: jax.Array, a: float) -> jax.Array:
     """e^x (e^{(a-1) x} - 1) / (a - 1) without overflow in a factor that the other would have cancelled."""
     if a == 0.0:  # exp(0 * -inf) would be NaN
         return expm1_scaled(x)
-    return jnp.exp(a * x) * expm1_scaled(x, 1.0 - a) if a < 1.0 else jnp.exp(x) * expm1_scaled(x, a - 1.0)
+    return exp_scaled(x, a) * expm1_scaled(x, 1.0 - a) if a < 1.0 else jnp.exp(x) * expm1_scaled(x, a - 1.0)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

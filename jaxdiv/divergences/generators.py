@@ -14,7 +14,15 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_range
 from jaxdiv.divergences.record import FDivergence, Formula, real_parameter
-from jaxdiv.numerics import expm1_scaled, inf_from, lambert_w0_exp, log1p_scaled, power_generator, with_limit
+from jaxdiv.numerics import (
+    exp_scaled,
+    expm1_scaled,
+    inf_from,
+    lambert_w0_exp,
+    log1p_scaled,
+    power_generator,
+    with_limit,
+)
 
 INF = math.inf
 
@@ -33,7 +41,7 @@ def _expm1(x, c, factor):
 def _exp(x, c, factor):
     if c == 0.0:  # exp(0 * inf) would be NaN
         return jnp.where(jnp.isnan(x), x, factor)
-    return factor * jnp.exp(c * x)
+    return factor * exp_scaled(x, c)
 
 
 def _square_expm1(x, c, factor):
@@ -41,7 +49,7 @@ def _square_expm1(x, c, factor):
 
 
 def _neyman_phi(x):
-    return jnp.square(expm1_scaled(x)) * jnp.exp(-x)
+    return 2.0 * power_generator(x, -1.0)
 
 
 def _alpha_conjugate(t, a):
@@ -79,6 +87,7 @@ def _power_record(name: str, a: float, partner: Callable[[], FDivergence]) -> FD
         link_at_zero=-1.0 / (a - 1.0) if a > 1.0 else -INF,
         score_at_infinity=1.0 / a if a < 0.0 else -INF,
         curvature=1.0,
+        score_drop=Formula(_exp, (a, -1.0 / a)) if a > 0.0 else None,
         partner=partner,
     )
 
@@ -147,6 +156,7 @@ def squared_hellinger() -> FDivergence:
         link_at_zero=-INF,
         score_at_infinity=-INF,
         curvature=0.5,
+        score_drop=Formula(_exp, (0.5, -1.0)),
         partner=squared_hellinger,
     )
 
@@ -170,6 +180,7 @@ def pearson_chi2() -> FDivergence:
         link_at_zero=-2.0,
         score_at_infinity=-INF,
         curvature=2.0,
+        score_drop=Formula(_exp, (2.0, -1.0)),
         partner=neyman_chi2,
     )
 
@@ -278,6 +289,10 @@ def _zero(x):
     return jnp.where(jnp.isnan(x), x, 0.0)
 
 
+def _variation_drop(x):
+    return -0.5 * (1.0 + jnp.sign(x))
+
+
 def _variation_conjugate(t):
     return jnp.where(t > 0.5, jnp.inf, jnp.maximum(t, -0.5))
 
@@ -304,6 +319,7 @@ def total_variation() -> FDivergence:
         link_at_zero=-0.5,
         score_at_infinity=-0.5,
         curvature=None,
+        score_drop=Formula(_variation_drop),
         partner=total_variation,
     )
 
@@ -322,6 +338,10 @@ def _le_cam_weight(x):
 
 def _le_cam_score(x):
     return -jnp.tanh(x / 2.0) * (1.0 + 2.0 * jax.nn.sigmoid(x))
+
+
+def _le_cam_drop(x):
+    return -4.0 * jnp.square(jax.nn.sigmoid(x))
 
 
 def _le_cam_conjugate(t):
@@ -350,5 +370,6 @@ def le_cam() -> FDivergence:
         link_at_zero=-3.0,
         score_at_infinity=-3.0,
         curvature=1.0,
+        score_drop=Formula(_le_cam_drop),
         partner=le_cam,
     )

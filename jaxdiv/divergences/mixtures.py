@@ -64,6 +64,10 @@ def _js_conjugate(t, pi, co, dual_at_zero):
     return inf_from(t, dual_at_zero, _js_conjugate_finite, pi, co)
 
 
+def _js_drop(x, odds, co):
+    return -co * log1p(odds * jnp.exp(x))
+
+
 def jensen_shannon(pi: float = 0.5) -> FDivergence:
     r"""The Jensen-Shannon divergence pi KL(p || m) + (1 - pi) KL(q || m), m = pi p + (1 - pi) q.
 
@@ -98,6 +102,7 @@ def jensen_shannon(pi: float = 0.5) -> FDivergence:
         link_at_zero=-math.inf,
         score_at_infinity=-math.inf,
         curvature=pi * co,
+        score_drop=Formula(_js_drop, (pi / co, co)),
         partner=functools.partial(jensen_shannon, co),
     )
 
@@ -131,6 +136,10 @@ def _skew_score(x, pi, co):
     return -co * expm1_scaled(_log_r_over_m(x, pi, co))
 
 
+def _skew_drop(x, pi, co):
+    return -co * jnp.exp(x) / (pi * jnp.exp(x) + co)
+
+
 def skew_kl(pi: float) -> FDivergence:
     r"""The skew KL divergence KL(p || pi p + (1 - pi) q), bounded by -log pi.
 
@@ -162,6 +171,7 @@ def skew_kl(pi: float) -> FDivergence:
         link_at_zero=-math.inf,
         score_at_infinity=-(co**2) / pi,
         curvature=co**2,
+        score_drop=Formula(_skew_drop, (pi, co)),
         partner=functools.partial(_skew_reversed, pi),
     )
 
@@ -170,9 +180,16 @@ def _skew_reversed_weight(x, pi):
     return jnp.square(jax.nn.sigmoid(x - _logit(pi)))
 
 
+def _skew_reversed_drop(x, odds):
+    """The score less at_zero, -(u + expm1(-u)) at u = log(1 + odds r)."""
+    return -power_generator(-log1p(odds * jnp.exp(x)), 0.0)
+
+
 def _skew_reversed(pi: float) -> FDivergence:
     """KL(q || pi q + (1 - pi) p) as a function of r = p/q, its weight without the factor e^x that overflows."""
-    return dataclasses.replace(swap(skew_kl(pi)), weight=Formula(_skew_reversed_weight, (pi,)))
+    weight = Formula(_skew_reversed_weight, (pi,))
+    drop = Formula(_skew_reversed_drop, ((1.0 - pi) / pi,))
+    return dataclasses.replace(swap(skew_kl(pi)), weight=weight, score_drop=drop)
 
 
 # Softened reverse KL: 2 KL(m || p) at pi = 1/2, f = 2 m R(s); its reversal is 2 K(log m).
@@ -228,6 +245,10 @@ def _softened_reversed_weight(x):
     return jnp.exp(x) * jax.nn.sigmoid(x)
 
 
+def _softened_reversed_drop(x):
+    return -power_generator(log1p(jnp.exp(x)), 0.0)
+
+
 def _softened_reversed_conjugate(t):
     return 2.0 * jnp.expm1(jnp.maximum(t, -math.log(2.0))) - jnp.maximum(t, -math.log(2.0))
 
@@ -274,5 +295,6 @@ def _softened_reversed() -> FDivergence:
         link_at_zero=-math.log(2.0),
         score_at_infinity=-math.inf,
         curvature=0.5,
+        score_drop=Formula(_softened_reversed_drop),
         partner=softened_reverse_kl,
     )

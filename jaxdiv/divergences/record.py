@@ -58,6 +58,9 @@ class FDivergence:
         link_at_zero: lim f'(r) for r to 0, maybe -inf.
         score_at_infinity: lim of score for r to infinity, maybe -inf.
         curvature: f''(1); None where f has a kink there.
+        score_drop: score(rho) - at_zero, for rho <= 0 only, to relative accuracy as rho falls, where the difference
+            itself would lose every digit; None where at_zero is infinite or no form is known. Gradients between
+            concentrated distributions stand on it.
         partner: makes the record of f^ in closed form; None builds it from this one.
 
     >>> from jaxdiv.divergences import kl
@@ -78,6 +81,7 @@ class FDivergence:
     link_at_zero: float
     score_at_infinity: float
     curvature: float | None
+    score_drop: Callable[[ArrayLike], jax.Array] | None = None
     partner: Callable[[], "FDivergence"] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -190,5 +194,6 @@ def _scale(d: FDivergence, factor: float) -> FDivergence:
         link_at_zero=factor * d.link_at_zero,
         score_at_infinity=factor * d.score_at_infinity,
         curvature=1.0,
+        score_drop=None if d.score_drop is None else Formula(_times, (d.score_drop, factor)),
         partner=functools.partial(_reversed_and_scaled, d, factor),
     )
