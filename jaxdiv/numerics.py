@@ -11,11 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
-
-_EXACT = (0.0, 0.5, -0.5)
-"""Mantissas of the factors that multiply without rounding: 0 and the powers of two."""
 
 
 def promote(x: ArrayLike) -> jax.Array:
@@ -48,20 +44,27 @@ def inf_from(t: jax.Array, end: float, fn: Callable[..., jax.Array], *args: floa
     return jnp.where(beyond, jnp.inf, fn(jnp.where(beyond, 0.0, t), *args))
 
 
-def _product_tail(x: jax.Array, c: float) -> jax.Array:
-    """What c x lacks after rounding to the dtype, and e^{c x} with it, at large exponents or when c is no float32."""
-    info = jnp.finfo(x.dtype)
-    bits = 11 if x.dtype == jnp.float32 else 25
+def scaled_pair(x: jax.Array, c: float) -> tuple[jax.Array, jax.Array]:
+    """The product c x as its rounding and what that lacks, which e^{c x} would lose where c x is large or c no float32.
+
+    Every product whose rounding counts is exact, so a compiler may fuse it with the addition after it.
+
+    >>> high, low = scaled_pair(jnp.float32(3.0), 0.1)
+    >>> round((float(high) + float(low)) * 1e10)
+    3000000000
+    """
     mantissa, exponent = math.frexp(c)
+    if mantissa in (0.0, 0.5, -0.5):  # 0 and the powers of two multiply without rounding
+        return c * x, jnp.zeros_like(x)
+    bits = 11 if x.dtype == jnp.float32 else 25
     c_high = math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
-    c_rounded = float(np.asarray(c, x.dtype))
-    c_low = c_rounded - c_high
     bounded = jnp.abs(x) < 1e8  # beyond, every exponential is 0, 1 or inf, and inf - inf is near
-    x = jnp.where(bounded, x, 0.0)
-    x_high = jax.lax.reduce_precision(x, info.nexp, bits)
-    x_low = x - x_high
-    error = ((c_high * x_high - c_rounded * x) + c_high * x_low + c_low * x_high) + c_low * x_low
-    return error + (c - c_rounded) * x
+    inner = jnp.where(bounded, x, 0.0)
+    x_high = jax.lax.reduce_precision(inner, jnp.finfo(x.dtype).nexp, bits)
+    product = c_high * x_high
+    rest = c_high * (inner - x_high) + (c - c_high) * inner
+    high = product + rest
+    return jnp.where(bounded, high, c * x), rest - (high - product)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -71,8 +74,8 @@ def exp_scaled(x: jax.Array, c: float) -> jax.Array:
     >>> float(exp_scaled(jnp.float32(0.5), 0.0))
     1.0
     """
-    y = jnp.exp(c * x)
-    return y if math.frexp(c)[0] in _EXACT else y * (1.0 + _product_tail(x, c))
+    high, low = scaled_pair(x, c)
+    return jnp.exp(high) * (1.0 + low)
 
 
 @exp_scaled.defjvp
@@ -91,11 +94,9 @@ def expm1_scaled(x: jax.Array, c: float = 1.0) -> jax.Array:
     """
     if abs(c) < 1e-30:
         return x
-    y = jnp.expm1(c * x)
-    if math.frexp(c)[0] in _EXACT:
-        return y / c
-    tail = _product_tail(x, c)
-    return (y * (1.0 + tail) + tail) / c
+    high, low = scaled_pair(x, c)
+    y = jnp.expm1(high)
+    return (y * (1.0 + low) + low) / c
 
 
 @expm1_scaled.defjvp

@@ -325,7 +325,8 @@ def total_variation() -> FDivergence:
 
 
 def _le_cam_phi(x):
-    return expm1_scaled(x) * jnp.tanh(x / 2.0)
+    # As (r - 1)^2 / (r + 1) and not by tanh, whose derivative 1 - tanh^2 is rounding far from x = 0.
+    return jnp.square(expm1_scaled(x)) / (1.0 + jnp.exp(x))
 
 
 def _le_cam_link(x):

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv.divergences.record import FDivergence
+from jaxdiv.numerics import exp_scaled, scaled_pair
 
 
 class _Pair(NamedTuple):
@@ -41,13 +42,16 @@ class _Pair(NamedTuple):
 
 
 class _Half(NamedTuple):
-    """Terms of the side where r <= 1, times its mass: f, k, k - f(0), r f' and r^2 f''."""
+    """Terms of the side where r <= 1. The first four are multiplied by its mass: f, r f', r^2 f'' and k."""
 
     value: jax.Array
-    score: jax.Array
-    drop: jax.Array
     slope: jax.Array
     weight: jax.Array
+    score: jax.Array
+    k: jax.Array
+    k_drop: jax.Array
+    h: jax.Array
+    """k = f - r f', k - f(0) and h = r^2 f'' as they are; inf where a power of 1/r overflows."""
 
 
 class Terms(NamedTuple):
@@ -75,18 +79,18 @@ def _total(x: jax.Array) -> jax.Array:
     return jnp.sum(x, axis=-1, keepdims=True)
 
 
-def _exponentials(logits: jax.Array, finite: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest logit (0 where there is none) and e^{logit - largest}."""
+def _exponentials(logits: jax.Array, finite: jax.Array, cold: float) -> tuple[jax.Array, jax.Array]:
+    """The largest logit (0 where there is none) and e^{cold (logit - largest)}."""
     top = jnp.max(logits, axis=-1, keepdims=True)
     top = jnp.where(top == -jnp.inf, 0.0, top)
     shifted, rest = _two_difference(jnp.where(finite, logits, top), top)
-    return top, jnp.where(finite, jnp.exp(shifted) * (1.0 + rest), 0.0)
+    return top, jnp.where(finite, exp_scaled(shifted, cold) * (1.0 + cold * rest), 0.0)
 
 
-def _pair(a: jax.Array, b: jax.Array) -> _Pair:
+def _pair(a: jax.Array, b: jax.Array, cold: float) -> _Pair:
     has_p, has_q = a != -jnp.inf, b != -jnp.inf
     both = has_p & has_q
-    (top_a, exp_a), (top_b, exp_b) = _exponentials(a, has_p), _exponentials(b, has_q)
+    (top_a, exp_a), (top_b, exp_b) = _exponentials(a, has_p, cold), _exponentials(b, has_q, cold)
     sum_a, sum_b = _total(exp_a), _total(exp_b)
     some_a, some_b = sum_a > 0.0, sum_b > 0.0  # an empty side divides by 1
     sum_a, sum_b = jnp.where(some_a, sum_a, 1.0), jnp.where(some_b, sum_b, 1.0)
@@ -99,8 +103,10 @@ def _pair(a: jax.Array, b: jax.Array) -> _Pair:
     shift_rest = ratio * jnp.exp(-shift) - 1.0
     top, top_rest = _two_difference(top_a, top_b)
     rho, error_1 = _two_difference(delta, top)
+    rho, rest = scaled_pair(rho, cold)
+    rest = rest + cold * (error_1 + (delta_rest - top_rest))
     rho, error_2 = _two_difference(rho, shift)
-    rest = error_1 + error_2 + (delta_rest - top_rest - shift_rest)
+    rest = rest + (error_2 - shift_rest)
     rho, rest = _renormalised(rho, rest)
     # sum of p - q, which is overlap times the error of rho's shift
     low = rho <= 0.0
@@ -154,16 +160,18 @@ def _half(divergence: FDivergence, mass: jax.Array, x: jax.Array) -> _Half:
     drop = divergence.score_drop
     return _Half(
         value=_times(mass, divergence.phi, x, grows),
-        score=_times(mass, divergence.score, x, grows),
-        drop=jnp.zeros_like(x) if drop is None else mass * drop(x),
         slope=_times(mass, slope, x, grows),
         weight=_times(mass, divergence.weight, x, grows),
+        score=_times(mass, divergence.score, x, grows),
+        k=divergence.score(x),
+        k_drop=jnp.zeros_like(x) if drop is None else drop(x),
+        h=divergence.weight(x),
     )
 
 
 def _recentred(
     divergence: FDivergence, mass: jax.Array, near: _Half, far: _Half, is_near: jax.Array, rest: jax.Array,
-    rho: jax.Array, vanishes: jax.Array, weights: jax.Array,
+    vanishes: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """Terms q (k - c) with c the score of q's most probable class, for q itself or, mirrored, for p.
 
@@ -173,10 +181,8 @@ def _recentred(
         near: terms where the other distribution is the smaller one, which `is_near` marks.
         far: terms where it is the larger one.
         is_near: where rho <= 0 (mirrored: >= 0).
-        rest: what `rho` lacks (mirrored: with the sign turned).
-        rho: the log-ratio seen from this side: log p - log q for q.
-        vanishes: where the other distribution is 0 and this one is not.
-        weights: mass * r^2 f''.
+        rest: what rho lacks (mirrored: with the sign turned).
+        vanishes: where the other distribution is 0 and this one is not, which is near.
     """
     top = jnp.argmax(mass, axis=-1, keepdims=True)
     is_top = jax.lax.broadcasted_iota(top.dtype, mass.shape, mass.ndim - 1) == top
@@ -184,22 +190,34 @@ def _recentred(
     def at_top(x):
         return _total(jnp.where(is_top, x, 0.0))
 
-    scores = jnp.where(is_near, near.score - weights * rest, far.slope - (far.slope + weights) * rest)
     limit = divergence.at_zero if divergence.at_zero < jnp.inf else 0.0  # an infinite row has no gradient anyway
-    scores = jnp.where(vanishes, limit * mass, scores)
+    k = jnp.where(vanishes, limit, near.k)
+    far_terms = far.slope - (far.slope + far.weight) * rest
     if divergence.score_drop is not None:
-        # Where the other side hardly has the top class, k is near f(0) there: count from f(0).
-        use_drop = at_top(jnp.where(vanishes, -jnp.inf, rho)) < -1.0
-        dropped = jnp.where(is_near, near.drop - weights * rest, scores - limit * mass)
-        scores = jnp.where(use_drop, jnp.where(vanishes, 0.0, dropped), scores)
+        # Where the other side hardly has the top class, k is close to f(0) there: count from f(0).
+        k_drop = jnp.where(vanishes, 0.0, near.k_drop)
+        use_drop = at_top(jnp.where(is_near, jnp.abs(k) - jnp.abs(k_drop), 0.0)) > 0.0
+        k = jnp.where(use_drop, k_drop, k)
+        far_terms = jnp.where(use_drop, far_terms - limit * mass, far_terms)
+    change = jnp.where(vanishes, 0.0, near.h * rest)
     share = at_top(mass)
-    center = at_top(scores) / jnp.where(share > 0.0, share, 1.0)
-    return jnp.where(is_top, 0.0, scores - center * mass)
+    center = at_top(jnp.where(is_near, k, far_terms / jnp.where(share > 0.0, share, 1.0)))
+    center_change = at_top(jnp.where(is_near, change, 0.0))
+    # The difference first, then its mass: classes that tie with the top one cancel exactly.
+    near_terms = mass * ((k - center) - (change - center_change))
+    center = center - center_change
+    if _overflows(divergence.phi):
+        near_terms = jnp.where(jnp.isfinite(near_terms), near_terms, near.score - near.weight * rest - center * mass)
+    return jnp.where(is_top, 0.0, jnp.where(is_near, near_terms, far_terms - center * mass))
 
 
-def terms(divergence: FDivergence, a: jax.Array, b: jax.Array) -> Terms:
-    """Everything at once, for logits of one shape in float32 or float64, over the last axis."""
-    p, q, rho, rest, only_p, only_q, undefined = _pair(a, b)
+def terms(divergence: FDivergence, temperature: float, a: jax.Array, b: jax.Array) -> Terms:
+    """Everything at once, for logits of one shape in float32 or float64, over the last axis.
+
+    The temperature divides logits only after they were subtracted: a rounded quotient would cost the digits that
+    near-equal logits have in common. The gradients are those for a / temperature and b / temperature.
+    """
+    p, q, rho, rest, only_p, only_q, undefined = _pair(a, b, 1.0 / temperature)
     mirror = divergence.reversed()
     is_low = rho <= 0.0
     low = _half(divergence, q, jnp.where(is_low, rho, 0.0))
@@ -207,17 +225,20 @@ def terms(divergence: FDivergence, a: jax.Array, b: jax.Array) -> Terms:
     either = only_p | only_q | ((p == 0.0) & (q == 0.0))
     weights = jnp.where(either, 0.0, jnp.where(is_low, low.weight, high.weight))
     # d/drho of q phi(rho) is q r f'; of p phi_dual(-rho) it is -q k.
-    value = jnp.where(is_low, low.value + rest * low.slope, high.value - rest * high.slope)
+    change = rest * jnp.where(is_low, low.slope, -high.slope)
+    value = jnp.where(is_low, low.value, high.value) + jnp.where(jnp.isfinite(change), change, 0.0)
     value = jnp.where(only_q, _boundary(q, divergence.at_zero), value)
     value = jnp.where(only_p, _boundary(p, divergence.dual_at_zero), value)
     value = jnp.maximum(jnp.sum(value, axis=-1), 0.0)
-    scores = _recentred(divergence, q, low, high, is_low, rest, rho, only_q, weights)
-    links = _recentred(mirror, p, high, low, rho >= 0.0, -rest, -rho, only_p, weights)
+    scores = _recentred(divergence, q, low, high, is_low, rest, only_q)
+    links = _recentred(mirror, p, high, low, rho >= 0.0, -rest, only_p)
     scores, links = jnp.where(only_p, 0.0, scores), jnp.where(only_q, 0.0, links)
     sum_scores, sum_links = _total(scores), _total(links)
     # Nothing to follow where the value is inf, nor where a gradient itself is beyond the largest float.
-    usable = jnp.isfinite(value)[..., None] & jnp.isfinite(sum_scores) & jnp.isfinite(sum_links)
-    links, scores, weights = (jnp.where(usable, x, 0.0) for x in (links, scores, weights))
+    usable_p = jnp.isfinite(value)[..., None] & jnp.isfinite(sum_links)
+    usable_q = jnp.isfinite(value)[..., None] & jnp.isfinite(sum_scores)
+    links, scores = jnp.where(usable_p, links, 0.0), jnp.where(usable_q, scores, 0.0)
+    weights = jnp.where(usable_p & usable_q, weights, 0.0)
     grad_p = links - p * _total(links)
     grad_q = scores - q * _total(scores)
     nan = jnp.where(undefined, jnp.nan, 0.0).astype(value.dtype)
@@ -229,35 +250,38 @@ def _boundary(mass: jax.Array, limit: float) -> jax.Array:
     return jnp.full_like(mass, jnp.inf) if limit == jnp.inf else limit * mass
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def value_and_gradients(divergence: FDivergence, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def value_and_gradients(
+    divergence: FDivergence, temperature: float, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Value ``[...]`` and gradients ``[..., V]`` for both logits; the derivative of the gradients is exact as well."""
-    result = terms(divergence, a, b)
-    return result.value, result.grad_p, result.grad_q
+    result = terms(divergence, temperature, a, b)
+    return result.value, result.grad_p / temperature, result.grad_q / temperature
 
 
 @value_and_gradients.defjvp
-def _value_and_gradients_jvp(divergence, primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    result = terms(divergence, a, b)
-    value, grad_p, grad_q, p, q, links, scores, weights = result
+def _value_and_gradients_jvp(divergence, temperature, primals, tangents):
+    a, b = primals
+    da, db = (t / temperature for t in tangents)
+    value, grad_p, grad_q, p, q, links, scores, weights = terms(divergence, temperature, a, b)
     u, v = da - _total(p * da), db - _total(q * db)  # of log p and of log q
     bent = weights * (u - v)  # d f' = r f'' drho, d k = -r^2 f'' drho
     d_links, d_scores = links * u + bent, scores * v - bent
     d_grad_p = d_links - p * (u * _total(links) + _total(d_links))
     d_grad_q = d_scores - q * (v * _total(scores) + _total(d_scores))
     d_value = jnp.sum(grad_p * da + grad_q * db, axis=-1)
-    return (value, grad_p, grad_q), (d_value, d_grad_p, d_grad_q)
+    out = (value, grad_p / temperature, grad_q / temperature)
+    return out, (d_value, d_grad_p / temperature, d_grad_q / temperature)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def value(divergence: FDivergence, a: jax.Array, b: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def value(divergence: FDivergence, temperature: float, a: jax.Array, b: jax.Array) -> jax.Array:
     """The value ``[...]`` alone; its derivative is the gradient of `value_and_gradients`, which has one as well."""
-    return terms(divergence, a, b).value
+    return terms(divergence, temperature, a, b).value
 
 
 @value.defjvp
-def _value_jvp(divergence, primals, tangents):
+def _value_jvp(divergence, temperature, primals, tangents):
     (a, b), (da, db) = primals, tangents
-    out, grad_p, grad_q = value_and_gradients(divergence, a, b)
+    out, grad_p, grad_q = value_and_gradients(divergence, temperature, a, b)
     return out, jnp.sum(grad_p * da + grad_q * db, axis=-1)
