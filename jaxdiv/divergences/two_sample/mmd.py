@@ -33,13 +33,14 @@ def combine_cauchy_schwarz(means: GramMeans) -> jax.Array:
     >>> round(float(combine_cauchy_schwarz(GramMeans(mean, mean, ShiftedMean(0.25, 0.0)))), 6)  # 2 log 2
     1.386294
     """
-    p, q, between = means
-    tiny = jnp.finfo(jnp.result_type(between.shift)).tiny
-    base = jnp.maximum(between.shift, tiny)
-    # A mean of positive numbers is positive: less than -1 is rounding, and its logarithm would be NaN.
-    rest_p, rest_q, rest = (jnp.log1p(jnp.maximum(m.rest / jnp.maximum(m.shift, tiny), -1.0)) for m in means)
-    shifts = jnp.log1p((p.shift - base) / base) + jnp.log1p((q.shift - base) / base)
-    return shifts + (rest_p + rest_q - 2.0 * rest)
+    tiny = jnp.finfo(jnp.result_type(means.between.shift)).tiny
+    # Typical values may underflow to 0 where means do not. A mean of positive numbers is positive: a ratio below -1 is
+    # rounding, and its logarithm would be NaN.
+    bases = [jnp.maximum(mean.shift, tiny) for mean in means]
+    ratios = [(mean.rest + (mean.shift - base)) / base for mean, base in zip(means, bases, strict=True)]
+    rest_p, rest_q, rest = (jnp.log1p(jnp.maximum(ratio, -1.0)) for ratio in ratios)
+    base_p, base_q, base = bases
+    return jnp.log1p((base_p - base) / base) + jnp.log1p((base_q - base) / base) + (rest_p + rest_q - 2.0 * rest)
 
 
 COMBINE = {"mmd": combine_mmd, "cauchy_schwarz": combine_cauchy_schwarz}

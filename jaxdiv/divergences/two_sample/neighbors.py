@@ -24,12 +24,13 @@ class NeighborEstimate(NamedTuple):
 def _smallest(values: jax.Array, k: int) -> jax.Array:
     """Columns of the k smallest entries of each row, ascending, the earlier column first at ties: k reading passes."""
     columns = jnp.arange(values.shape[1])
+    # Computed once: a compiler that repeats the arithmetic in every pass is slower, and may round it otherwise there.
+    # For the same reason a column is taken out by its number and never by comparing values.
+    values = jax.lax.optimization_barrier(values)
     found = [jnp.argmin(values, axis=1)]
     for _ in range(k - 1):
-        last = found[-1][:, None]
-        limit = jnp.take_along_axis(values, last, axis=1)
-        later = (values > limit) | ((values == limit) & (columns > last))
-        found.append(jnp.argmin(jnp.where(later, values, jnp.inf), axis=1))
+        values = jnp.where(columns == found[-1][:, None], jnp.inf, values)
+        found.append(jnp.argmin(values, axis=1))
     return jnp.stack(found, axis=1)
 
 

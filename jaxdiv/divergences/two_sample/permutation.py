@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_integer, fail
+from jaxdiv.checks import check_integer, check_shape, fail, floating_array
 from jaxdiv.divergences.two_sample.arguments import (
     CHUNK_SIZE,
     check_chunk,
@@ -104,11 +104,10 @@ def permutation_test(
         order = jax.random.permutation(key, pooled.shape[0])
         return statistic_fn(p_samples=pooled[order[:count]], q_samples=pooled[order[count:]])
 
-    observed = statistic_fn(p_samples=p, q_samples=q)
-    if jnp.shape(observed) != () or not jnp.issubdtype(jnp.result_type(observed), jnp.floating):
-        raise fail(function, "statistic_fn", f"returns shape {jnp.shape(observed)}", "a floating scalar")
+    observed = floating_array(function, "what statistic_fn returns", statistic_fn(p_samples=p, q_samples=q))
+    check_shape(function, "what statistic_fn returns", observed, ())
     null = jax.lax.map(relabelled, jax.random.split(key, num_permutations), batch_size=batch_size)
-    return summarize(jnp.asarray(observed), null)
+    return summarize(observed, null)
 
 
 def kernel_permutation_test(

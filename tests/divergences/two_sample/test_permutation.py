@@ -1,0 +1,179 @@
+"""Permutation tests: null values by brute force, exact levels, power, and the bounds on what is held in memory."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxdiv.divergences import two_sample as ts
+from jaxdiv.divergences.two_sample.permutation import _labels, summarize
+from tests.divergences.two_sample import reference
+from tests.divergences.two_sample.reference import KERNELS, samples
+
+P, Q = samples(0, 9, 6, 3)
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased"])
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [("gaussians", "mmd"), ("distance", "mmd"), ("polynomial", "mmd"), ("laplace", "cauchy_schwarz")],
+)
+def test_all_relabellings_by_brute_force(name, statistic, estimator, x64):
+    kernel, k = KERNELS[name]
+    key = jax.random.key(3)
+    result = ts.kernel_permutation_test(
+        key,
+        p_samples=P,
+        q_samples=Q,
+        kernel=kernel,
+        statistic=statistic,
+        estimator=estimator,
+        num_permutations=20,
+        chunk_size=4,
+    )
+    pooled, labels = np.concatenate([P, Q]), np.asarray(_labels(key, 9, 6, 20))
+    assert labels.shape == (15, 21) and (labels.sum(axis=0) == 9).all() and len(np.unique(labels.T, axis=0)) > 15
+    fn = reference.mmd if statistic == "mmd" else reference.cauchy_schwarz
+    expected = np.array([fn(k, pooled[own], pooled[~own], estimator == "unbiased") for own in labels.T])
+    np.testing.assert_allclose(result.statistic, expected[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(result.null, expected[1:], rtol=1e-8, atol=1e-12)
+    assert float(result.p_value) == pytest.approx((1 + np.sum(expected[1:] >= expected[0])) / 21)
+
+
+def test_the_statistic_is_the_functions_own():
+    key, both = jax.random.key(0), {"p_samples": P, "q_samples": Q}
+    fixed = {"num_permutations": 3, "chunk_size": 4}
+
+    def test(**options):
+        return jax.jit(functools.partial(ts.kernel_permutation_test, **fixed, **options))(key, **both)
+
+    np.testing.assert_allclose(test().statistic, ts.squared_mmd(**both), rtol=1e-5)
+    np.testing.assert_allclose(
+        test(kernel=ts.distance_kernel(), estimator="biased").statistic, ts.energy_distance(**both), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        test(statistic="cauchy_schwarz", estimator="biased").statistic, ts.kernel_cauchy_schwarz(**both), rtol=1e-5
+    )
+
+
+def test_null_values_are_among_all_relabellings():
+    p, q = samples(1, 3, 3, 2)
+    pooled, everything = np.concatenate([p, q]), set(range(6))
+    distance = jax.jit(ts.energy_distance)
+    values = [
+        float(distance(p_samples=pooled[list(s)], q_samples=pooled[list(everything - set(s))]))
+        for s in itertools.combinations(range(6), 3)
+    ]
+    result = ts.permutation_test(
+        jax.random.key(0), ts.energy_distance, p_samples=p, q_samples=q, num_permutations=300, batch_size=50
+    )
+    distinct = np.sort(values)[::2]
+    counts = np.argmin(np.abs(np.asarray(result.null)[:, None] - distinct), axis=1)
+    np.testing.assert_allclose(result.null, distinct[counts], atol=3e-6)
+    # Swapping the samples leaves the distance: 10 values, each of probability 1/10.
+    assert scipy.stats.chisquare(np.bincount(counts, minlength=10)).pvalue > 1e-3
+    exact = np.mean(np.array(values) >= float(result.statistic) - 1e-6)
+    assert abs(float(result.p_value) - exact) < 4 * np.sqrt(exact / 300)
+
+
+def uniform_levels(test, num=400, bins=20):
+    """p-values of data under p = q: each multiple of 1 / bins is equally likely."""
+
+    def one(key):
+        data, draw = jax.random.split(key)
+        points = jax.random.normal(data, (18, 2))
+        return test(draw, p_samples=points[:10], q_samples=points[10:], num_permutations=bins - 1).p_value
+
+    levels = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), num)))
+    ranks = np.round(levels * bins).astype(int)
+    np.testing.assert_allclose(levels * bins, ranks, atol=1e-4)
+    counts = np.bincount(ranks, minlength=bins + 1)[1:]
+    assert counts.sum() == num
+    return scipy.stats.chisquare(counts).pvalue
+
+
+@pytest.mark.parametrize("statistic", ["mmd", "cauchy_schwarz"])
+def test_levels_are_uniform_under_the_null(statistic):
+    assert uniform_levels(functools.partial(ts.kernel_permutation_test, statistic=statistic)) > 1e-3
+
+
+def gap_of_means(*, p_samples, q_samples):
+    return jnp.sum(jnp.square(p_samples.mean(0) - q_samples.mean(0)))
+
+
+def test_levels_of_any_statistic_are_uniform_under_the_null():
+    def test(key, **arguments):
+        return ts.permutation_test(key, gap_of_means, **arguments)
+
+    assert uniform_levels(test) > 1e-3
+
+
+def test_a_wrong_test_would_be_seen():
+    """The biased statistic of another split of the data: levels that cluster."""
+
+    def wrong(key, *, p_samples, q_samples, num_permutations):
+        result = ts.permutation_test(
+            key, gap_of_means, p_samples=p_samples, q_samples=q_samples, num_permutations=num_permutations
+        )
+        return summarize(2.0 * result.statistic, result.null)
+
+    assert uniform_levels(wrong) < 1e-3
+
+
+def test_power():
+    p, q = samples(5, 60, 50, 3, shift=0.8, scale=1.0)
+    key = jax.random.key(0)
+    kernel_test = jax.jit(ts.kernel_permutation_test)
+    assert float(kernel_test(key, p_samples=p, q_samples=q).p_value) == pytest.approx(1 / 201)
+    statistics = (
+        ts.frechet_distance,
+        functools.partial(ts.sliced_wasserstein, jax.random.key(1), num_projections=10),
+        lambda **s: ts.knn_kl(**s, num_neighbors=3).value,
+    )
+    for statistic in statistics:
+        test = jax.jit(
+            functools.partial(ts.permutation_test, statistic_fn=statistic, num_permutations=39, batch_size=13)
+        )
+        assert float(test(key, p_samples=p, q_samples=q).p_value) <= 0.05
+
+
+def test_batches_and_chunks_change_nothing():
+    key = jax.random.key(2)
+    results = [
+        jax.jit(
+            lambda key, b=b: ts.permutation_test(
+                key, gap_of_means, p_samples=P, q_samples=Q, num_permutations=7, batch_size=b
+            )
+        )(key)
+        for b in (1, 3, 100)
+    ]
+    for other in results[1:]:
+        np.testing.assert_allclose(other.null, results[0].null, rtol=1e-5)
+    results = [
+        jax.jit(
+            lambda key, c=c: ts.kernel_permutation_test(key, p_samples=P, q_samples=Q, num_permutations=7, chunk_size=c)
+        )(key)
+        for c in (1, 4, 99)
+    ]
+    for other in results[1:]:
+        np.testing.assert_allclose(other.null, results[0].null, rtol=1e-4, atol=1e-7)
+
+
+def test_values_equal_to_rounding_count_and_infinities_too():
+    null = jnp.array([1.0, 1.0 - 6e-8, 0.5])
+    assert float(summarize(jnp.float32(1.0), null).p_value) == 0.75
+    infinite = summarize(jnp.float32(jnp.inf), jnp.array([jnp.inf, 0.0, 1.0]))
+    assert float(infinite.p_value) == 0.5
+
+
+def test_samples_far_apart_are_the_least_likely_labelling():
+    p = np.random.default_rng(0).normal(size=(20, 2))
+    for statistic in ("mmd", "cauchy_schwarz"):
+        result = ts.kernel_permutation_test(
+            jax.random.key(0), p_samples=p, q_samples=p + 1e4, kernel=ts.gaussian_kernel(1.0), statistic=statistic
+        )
+        assert float(result.p_value) == pytest.approx(1 / 201) and not np.isnan(result.null).any()
