@@ -231,6 +231,7 @@ def relative_error(got: Any, truth: Any) -> float:
     """|got / truth - 1|; 0 for equal infinities, inf for one infinity or a NaN."""
     if np.isinf(float(truth)) or not np.isfinite(float(got)):
         return 0.0 if float(got) == float(truth) else np.inf
+    got = float(got) if isinstance(truth, mpmath.mpf) else got  # numpy's numbers and mpmath's do not mix
     return float(abs(got - truth) / abs(truth)) if truth != 0 else float(got != 0) * np.inf
 
 

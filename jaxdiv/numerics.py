@@ -74,6 +74,8 @@ def exp_scaled(x: jax.Array, c: float) -> jax.Array:
     >>> float(exp_scaled(jnp.float32(0.5), 0.0))
     1.0
     """
+    if c == 0.0:  # exp(0 * inf) would be NaN
+        return jnp.where(jnp.isnan(x), x, 1.0)
     high, low = scaled_pair(x, c)
     return jnp.exp(high) * (1.0 + low)
 

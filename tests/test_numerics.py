@@ -147,3 +147,21 @@ def test_lambert_wm1(dtype, x64):
     assert (units(np.asarray(slope)[inside], [-w / (1 + w) for w in truth]) <= condition).all()
     np.testing.assert_allclose(-got - np.log(-got), z, rtol=1e-6)
     np.testing.assert_array_equal(numerics.lambert_wm1_exp(jnp.array([1.0, 0.0])), [-1.0, -1.0])
+
+
+@pytest.mark.parametrize("c", [1.7, -0.6, 0.3, 1.0 / 3.0, -2.5, 2.0, 0.0])
+def test_exponentials_of_a_product_keep_their_digits(c):
+    """e^{c x} to a few units at exponents of 80, where rounding c x to float32 alone costs thirty."""
+    x = np.array([-32.3, -17.77, -0.3, 1e-5, 0.7, 23.456, 33.1, 3e7, -jnp.inf], np.float32)
+    got, less_one = np.asarray(numerics.exp_scaled(x, c)), np.asarray(numerics.expm1_scaled(x, c or 1.0))
+    for i, v in enumerate(x[:7]):
+        exact = mpmath.exp(mpmath.mpf(c) * mpmath.mpf(float(v)))
+        assert abs(got[i] / exact - 1) <= 6e-7
+        if c:
+            exact = mpmath.expm1(mpmath.mpf(c) * mpmath.mpf(float(v))) / mpmath.mpf(c)
+            assert abs(less_one[i] / exact - 1) <= 8e-7
+    assert not np.isnan(got[7]) and not np.isnan(less_one).any()
+    slopes = jax.vmap(jax.grad(lambda x: numerics.exp_scaled(x, c)))(x[:7])
+    np.testing.assert_allclose(slopes, c * got[:7], rtol=1e-6)
+    high, low = (np.asarray(v, np.float64) for v in numerics.scaled_pair(x[:7], c))
+    np.testing.assert_allclose(high + low, c * x[:7].astype(np.float64), rtol=1e-10)
