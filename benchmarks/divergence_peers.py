@@ -131,7 +131,7 @@ def _tfp_peers() -> dict[str, dict[str, Peer]]:
     generators = {
         "kl": lambda u: vi.kl_forward(u),
         "reverse_kl": lambda u: vi.kl_reverse(u),
-        "jensen_shannon": lambda u: vi.jensen_shannon(u) / 2,
+        "jensen_shannon": lambda u: vi.jensen_shannon(u, self_normalized=True) / 2,
         "squared_hellinger": lambda u: vi.squared_hellinger(u),
         "alpha(0.3)": lambda u: vi.amari_alpha(u, alpha=0.3),
         "pearson_chi2": lambda u: vi.pearson(u),
