@@ -5,9 +5,9 @@ python -m benchmarks.divergence_accuracy [--seed N] [--vocab 64 1000 32000] [--r
 A cell is "largest relative error of the value; largest max-norm relative error of the gradient", over the rows whose
 truth is finite; for ours the gradient is the worse of both sides', for peers that of q's logits. NaN rates, missed
 infinities ("inf a/b") and negative values are named where they occur. The oracle (`divergence_oracle`) is mpmath for 64
-classes and numpy's extended precision beyond, held against mpmath on one row of every regime (beyond 1,000 classes on one
-wide row). Total variation's
-gradient is not scored in rows with a class so near r = 1 that the sign of its log-ratio is a matter of rounding.
+classes and numpy's extended precision beyond, held against mpmath on one row of every regime (beyond 1,000 classes on
+one wide row). Total variation's gradient is not scored in rows with a class so near r = 1 that the sign of its
+log-ratio is a matter of rounding.
 
 Exit code 1 when ours misses what is promised: float32 2e-6 in value and gradient; bfloat16 input 1e-6 in value and
 4e-3 in gradient; no NaN, no negative value, every infinity right.
