@@ -140,8 +140,7 @@ def _renyi(function: str, order: float, p: Gaussian, q: Gaussian) -> Array:
     if order == 1.0:
         return _kl(read_pair(function, p, q))
     if order < 0.5:
-        pair = read_pair(function, p, q)  # for its messages, which then name the arguments as they came
-        del pair
+        read_pair(function, p, q)  # for its checks, whose messages then name the arguments as they came
         means, spread = _renyi_parts(1.0 - order, read_pair(function, q, p))
         return order / (1.0 - order) * (means + spread)
     means, spread = _renyi_parts(order, read_pair(function, p, q))
