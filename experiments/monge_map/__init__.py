@@ -1,0 +1,1 @@
+"""A transport map fitted by a Sinkhorn divergence and the Monge gap."""
