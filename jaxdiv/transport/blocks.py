@@ -73,8 +73,10 @@ def row_error(f: Array, exact: Array, log_a: Array, epsilon: Array) -> Array:
 def zeros_from(values: Array) -> Array:
     """Zeros (NaN where the data is NaN) that, in a `shard_map`, vary over the mesh as the data does.
 
-    A loop's state has to start with the type it goes on with, and constants do not vary.
+    A loop's state has to start with the type it goes on with, and constants do not vary. A derivative of the data must
+    not come in this way: it would be carried through the loop.
     """
+    values = jax.lax.stop_gradient(values)
     return jnp.where(values == values, jnp.zeros_like(values), values)
 
 
