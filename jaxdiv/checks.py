@@ -106,6 +106,18 @@ def floating_array(function: str, argument: str, value: Any) -> jax.Array:
     return array
 
 
+def integer_array(function: str, argument: str, value: Any) -> jax.Array:
+    """The argument as a jax array of integers, such as labels.
+
+    >>> integer_array("f", "labels", [0, 3]).shape
+    (2,)
+    """
+    array = _array(function, argument, value, "an array of integers")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise fail(function, argument, f"has dtype {array.dtype}", "an integer dtype")
+    return array
+
+
 def mask_array(function: str, argument: str, value: Any, shape: Sequence[int]) -> jax.Array:
     """The argument as an array of booleans of the given shape: a mask never broadcasts."""
     array = _array(function, argument, value, "an array of booleans")

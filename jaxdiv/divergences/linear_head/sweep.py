@@ -1,0 +1,225 @@
+"""The loss and its gradients block by block: hidden states times heads in, no array of all logits ever made."""
+
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiv.divergences.linear_head import rows
+from jaxdiv.divergences.linear_head.blocks import Blocks
+from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
+
+
+class Side(NamedTuple):
+    """One model's last layer: logits = hidden @ head.T + bias."""
+
+    hidden: jax.Array
+    head: jax.Array
+    bias: jax.Array | None
+
+
+class Plan(NamedTuple):
+    """What to compute and how; hashable, static under jit."""
+
+    objective: Objective
+    blocks: Blocks
+    vocab_size: int
+    fused: bool
+
+
+class Problem(NamedTuple):
+    """The arrays: both sides, and per token its label if there is one."""
+
+    p: Side
+    q: Side
+    labels: jax.Array | None
+
+
+class Gradients(NamedTuple):
+    """Gradients in the dtypes of what they belong to; None where the objective keeps a side fixed."""
+
+    p: Side | None
+    q: Side
+
+
+def can_fuse(*dtypes: jnp.dtype) -> bool:
+    """Whether the kernels of `fused` run here: logits in float32, and the one device of the process a GPU."""
+    return jnp.float64 not in dtypes and jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
+def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
+    """A product accumulated in float32: of 16-bit operands at full speed, of float32 ones without tf32."""
+    dtype = jnp.promote_types(a.dtype, b.dtype)
+    return lax.dot_general(
+        a.astype(dtype),
+        b.astype(dtype),
+        (((contract[0],), (contract[1],)), ((), ())),
+        precision=lax.Precision.HIGHEST if dtype == jnp.float32 else None,
+        preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+    )
+
+
+def _logits(side: Side) -> jax.Array:
+    logits = _dot(side.hidden, side.head, (1, 1))
+    return logits if side.bias is None else logits + side.bias.astype(logits.dtype)
+
+
+def _side_gradients(side: Side, grad: jax.Array) -> Side:
+    """Gradients of hidden, head and bias from those of the logits, in float32."""
+    bias = None if side.bias is None else grad.sum(0, dtype=jnp.promote_types(grad.dtype, jnp.float32))
+    return Side(_dot(grad, side.head, (1, 0)), _dot(grad, side.hidden, (0, 0)), bias)
+
+
+def _compute_dtype(side: Side) -> jnp.dtype:
+    return jnp.promote_types(side.hidden.dtype, side.head.dtype)
+
+
+def _whole_rows(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
+    """Losses of a block of tokens against the whole vocabulary, and the float32 gradients of their weighted sum."""
+    p_logits, q_logits = _logits(problem.p), _logits(problem.q)
+    objective, labels = plan.objective, problem.labels
+    if weights is not None and plan.fused:
+        from jaxdiv.divergences.linear_head.fused import fused_rows  # Pallas: half a second that few need
+
+        dtype = _compute_dtype(problem.q)
+        zeros = problem.p.bias is not None or problem.q.bias is not None
+        loss, grad_q, grad_p = fused_rows(
+            objective, p_logits, q_logits, weights, labels, plan.vocab_size, dtype, zeros=zeros
+        )
+    else:
+        p_real, q_real = p_logits[:, : plan.vocab_size], q_logits[:, : plan.vocab_size]
+        statistics = rows.log_partition(objective, p_real, q_real)
+        sums = rows.row_sums(objective, statistics, p_real, q_real, labels)
+        loss = rows.losses(objective, statistics, sums)
+        if weights is None:
+            return loss, None
+        grad_q, grad_p = rows.logit_gradients(objective, statistics, sums, p_real, q_real, weights, labels)
+        grad_q = _padded(grad_q, problem.q)
+        grad_p = None if grad_p is None else _padded(grad_p, problem.p)
+    p = None if grad_p is None else _side_gradients(problem.p, grad_p)
+    return loss, Gradients(p, _side_gradients(problem.q, grad_q))
+
+
+def _padded(grad: jax.Array, side: Side) -> jax.Array:
+    """In the dtype of the products, with columns of 0 for the padding of the head."""
+    return jnp.pad(grad.astype(_compute_dtype(side)), ((0, 0), (0, side.head.shape[0] - grad.shape[1])))
+
+
+def _split_tokens(x: jax.Array, num_blocks: int) -> jax.Array:
+    """``[tokens, ...]`` to ``[num_blocks, block, ...]``, padded with zeros; block i holds the tokens i mod num_blocks.
+
+    Strided, so that tokens sharded over devices leave a share of every block on each of them.
+    """
+    padded = jnp.pad(x, [(0, -x.shape[0] % num_blocks)] + [(0, 0)] * (x.ndim - 1))
+    return jnp.moveaxis(padded.reshape(-1, num_blocks, *x.shape[1:]), 1, 0)
+
+
+def _join_tokens(x: jax.Array, num_tokens: int) -> jax.Array:
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])[:num_tokens]
+
+
+def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
+    num_tokens = problem.q.hidden.shape[0]
+    num_blocks = -(-num_tokens // plan.blocks.tokens)
+    if num_blocks == 1:
+        return _whole_rows(plan, problem, weights)
+    per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
+    blocks = jax.tree.map(lambda x: _split_tokens(x, num_blocks), per_token)
+
+    def body(totals, block):
+        p_hidden, q_hidden, labels, block_weights = block
+        part = Problem(problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden), labels)
+        loss, grads = _whole_rows(plan, part, block_weights)
+        if grads is None:
+            return None, (loss, None)
+        # Heads and biases add up over the blocks; hidden gradients belong to their tokens.
+        hidden = jax.tree.map(lambda s: s.hidden.astype(q_hidden.dtype), grads, is_leaf=lambda s: isinstance(s, Side))
+        shared = jax.tree.map(lambda s: s._replace(hidden=None), grads, is_leaf=lambda s: isinstance(s, Side))
+        return jax.tree.map(jnp.add, totals, shared), (loss, hidden)
+
+    if weights is None:
+        _, (loss, _) = lax.scan(body, None, blocks)
+        return _join_tokens(loss, num_tokens), None
+
+    def zeros(side: Side) -> Side:
+        dtype = jnp.promote_types(_compute_dtype(side), jnp.float32)
+        bias = None if side.bias is None else jnp.zeros(side.bias.shape, dtype)
+        return Side(None, jnp.zeros(side.head.shape, dtype), bias)
+
+    start = Gradients(zeros(problem.p) if plan.objective.differentiate_p else None, zeros(problem.q))
+    totals, (loss, hidden) = lax.scan(body, start, blocks)
+    totals = cast(Gradients, totals)
+    joined = jax.tree.map(lambda x: _join_tokens(x, num_tokens), hidden)
+    p = None if totals.p is None else totals.p._replace(hidden=joined.p)
+    return _join_tokens(loss, num_tokens), Gradients(p, totals.q._replace(hidden=joined.q))
+
+
+def _columns(side: Side, start: jax.Array | int, size: int) -> Side:
+    """The side with the heads of ``size`` categories alone."""
+    bias = None if side.bias is None else lax.dynamic_slice_in_dim(side.bias, start, size)
+    return Side(side.hidden, lax.dynamic_slice_in_dim(side.head, start, size), bias)
+
+
+def _over_vocab(plan: Plan, problem: Problem, fn, carry):
+    """Folds ``fn(carry, start, p_block, q_block)`` over equal blocks of the vocabulary and the remainder."""
+    size = plan.blocks.vocab
+    full, rest = divmod(plan.vocab_size, size)
+
+    def step(start, carry, size):
+        return fn(carry, start, _columns(problem.p, start, size), _columns(problem.q, start, size))
+
+    carry = lax.fori_loop(0, full, lambda i, c: step(i * size, c, size), carry)
+    return step(full * size, carry, rest) if rest else carry
+
+
+def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
+    """Three sweeps: log-sum-exps, sums, gradients."""
+    objective, labels = plan.objective, problem.labels
+    num_tokens = problem.q.hidden.shape[0]
+    dtype = jnp.promote_types(_compute_dtype(problem.q), jnp.float32)
+
+    def fold_partition(carry, start, p, q):
+        block = rows.log_partition(objective, _logits(p), _logits(q))
+        return jax.tree.map(jnp.logaddexp, carry, block)
+
+    nothing = jnp.full((num_tokens,), -jnp.inf, dtype)
+    statistics = RowStatistics(nothing, nothing, nothing if objective.label_weight else None)
+    statistics = _over_vocab(plan, problem, fold_partition, statistics)
+
+    def fold_sums(carry, start, p, q):
+        block = rows.row_sums(objective, statistics, _logits(p), _logits(q), labels, start)
+        return jax.tree.map(jnp.add, carry, block)
+
+    zero = jnp.zeros((num_tokens,), dtype)
+    sums = RowSums(zero, zero, zero if objective.differentiate_p else None, None if labels is None else zero)
+    sums = _over_vocab(plan, problem, fold_sums, sums)
+    loss = rows.losses(objective, statistics, sums)
+    if weights is None:
+        return loss, None
+
+    def add(total: Side, block: Side, start) -> Side:
+        head = lax.dynamic_update_slice_in_dim(total.head, block.head.astype(total.head.dtype), start, 0)
+        bias = None if total.bias is None else lax.dynamic_update_slice_in_dim(total.bias, block.bias, start, 0)
+        return Side(total.hidden + block.hidden, head, bias)
+
+    def fold_gradients(carry, start, p, q):
+        grad_q, grad_p = rows.logit_gradients(
+            objective, statistics, sums, _logits(p), _logits(q), weights, labels, start
+        )
+        grads = add(carry.q, _side_gradients(q, grad_q.astype(_compute_dtype(q))), start)
+        if grad_p is None:
+            return Gradients(None, grads)
+        return Gradients(add(carry.p, _side_gradients(p, grad_p.astype(_compute_dtype(p))), start), grads)
+
+    def zeros(side: Side) -> Side:
+        bias = None if side.bias is None else jnp.zeros(side.bias.shape, dtype)
+        return Side(jnp.zeros(side.hidden.shape, dtype), jnp.zeros_like(side.head), bias)
+
+    start = Gradients(zeros(problem.p) if objective.differentiate_p else None, zeros(problem.q))
+    return loss, _over_vocab(plan, problem, fold_gradients, start)
+
+
+def sweep(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
+    """Losses per token; with weights also the gradients of sum(weights * losses), float32 where they were summed."""
+    return (_by_tokens if plan.blocks.vocab >= plan.vocab_size else _by_vocab)(plan, problem, weights)

@@ -1,0 +1,95 @@
+"""The GPU kernels against the plain rows: interpreted on the CPU, lowered for CUDA, and run on a GPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiv.divergences import alpha, jensen_shannon, kl, skew_kl
+from jaxdiv.divergences.families import Renyi
+from jaxdiv.divergences.linear_head import rows
+from jaxdiv.divergences.linear_head.fused import fused_rows
+from jaxdiv.divergences.linear_head.rows import Objective
+from jaxdiv.divergences.linear_head.sweep import can_fuse
+from tests.divergences.linear_head.cases import MEMBERS, name_of
+
+
+def _problem(tokens, vocab, seed=0):
+    rng = np.random.default_rng(seed)
+    q_logits = rng.normal(size=(tokens, vocab)) * 3
+    p_logits = q_logits + rng.normal(size=(tokens, vocab))
+    weights = rng.uniform(size=tokens)
+    weights[1] = 0.0
+    labels = rng.integers(0, vocab, tokens)
+    floats = (jnp.asarray(x, jnp.float32) for x in (p_logits, q_logits, weights))
+    return *floats, jnp.asarray(labels, jnp.int32)
+
+
+def _by_rows(objective, p_logits, q_logits, weights, labels):
+    statistics = rows.log_partition(objective, p_logits, q_logits)
+    sums = rows.row_sums(objective, statistics, p_logits, q_logits, labels)
+    grads = rows.logit_gradients(objective, statistics, sums, p_logits, q_logits, weights, labels)
+    return rows.losses(objective, statistics, sums), *grads
+
+
+def _check(objective, tokens, vocab, **options):
+    p_logits, q_logits, weights, labels = _problem(tokens, vocab)
+    labels = labels if objective.label_weight else None
+    got = fused_rows(objective, p_logits, q_logits, weights, labels, vocab, jnp.float32, **options)
+    expected = jax.jit(_by_rows, static_argnums=0)(objective, p_logits, q_logits, weights, labels)
+    for g, e in zip(got, expected, strict=True):
+        if e is not None:
+            np.testing.assert_allclose(g, e, rtol=2e-5, atol=3e-6 * float(jnp.abs(e).max()))
+
+
+OBJECTIVES = [
+    Objective(kl()),
+    Objective(jensen_shannon(0.3), temperature=2.0),
+    Objective(alpha(0.3), label_weight=0.25, differentiate_p=True),
+    Objective(alpha(0.7), Renyi(0.7), temperature=1.5, label_weight=0.5),
+    Objective(skew_kl(0.2), differentiate_p=True),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.divergence.name)
+@pytest.mark.parametrize("segment", [16, 64])
+def test_interpreted(objective, segment):
+    """Rows in several segments, the last one ragged, and in one."""
+    _check(objective, 5, 50, segment=segment, interpret=True)
+
+
+def test_padding_gets_no_gradient():
+    p_logits, q_logits, weights, _ = _problem(4, 50)
+    wide = jnp.pad(p_logits, ((0, 0), (0, 6)), constant_values=9.0)
+    got = fused_rows(Objective(kl()), wide, q_logits, weights, None, 44, jnp.float32, segment=64, interpret=True)
+    short = fused_rows(
+        Objective(kl()), p_logits[:, :44], q_logits[:, :44], weights, None, 44, jnp.float32, segment=64, interpret=True
+    )
+    np.testing.assert_allclose(got[0], short[0], rtol=1e-6)
+    np.testing.assert_allclose(got[1][:, :44], short[1], atol=1e-7)
+    assert not np.any(got[1][:, 44:])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.divergence.name)
+def test_lowers_for_cuda(objective):
+    """Every operation of the kernel exists in Triton: found out without a GPU."""
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32) if objective.label_weight else None
+    logits, weights = jax.ShapeDtypeStruct((4, 20_000), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.float32)
+
+    def run(p_logits, q_logits, weights, labels):
+        return fused_rows(objective, p_logits, q_logits, weights, labels, 20_000, jnp.bfloat16)
+
+    lowered = jax.jit(run).trace(logits, logits, weights, labels).lower(lowering_platforms=("cuda",))
+    assert "linear_head_gradient_kernel" in lowered.as_text(debug_info=True)
+
+
+def test_not_on_this_machine():
+    assert not can_fuse(jnp.float64)
+    assert can_fuse(jnp.bfloat16, jnp.float32) == (jax.default_backend() == "gpu" and jax.device_count() == 1)
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("vocab", [50, 32_000, 128_256])
+@pytest.mark.parametrize("divergence", [d for d in MEMBERS if hasattr(d, "name")], ids=name_of)
+def test_on_a_gpu(divergence, vocab):
+    _check(Objective(divergence, temperature=1.3, label_weight=0.2, differentiate_p=True), 40, vocab)

@@ -1,0 +1,206 @@
+"""`linear_head_divergence` in every blocked form against the dense loss in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiv import divergences as jd
+from jaxdiv.divergences.families import Renyi
+from jaxdiv.divergences.linear_head import linear_head_divergence
+from tests.divergences.linear_head.cases import (
+    MEMBERS,
+    TOKENS,
+    VOCAB,
+    arrays,
+    dense,
+    in_float64,
+    name_of,
+    relative_errors,
+)
+
+FORMS = {"whole": {}, "tokens": {"token_block": 4}, "vocabulary": {"vocab_block": 16}}
+LABELS = jnp.asarray(np.random.default_rng(1).integers(0, VOCAB, TOKENS))
+WEIGHTS = jnp.asarray(np.random.default_rng(2).uniform(0.5, 2.0, TOKENS), jnp.float32).at[3].set(0.0)
+
+
+@pytest.mark.parametrize("divergence", MEMBERS, ids=name_of)
+def test_values_and_gradients_of_both_sides(divergence, x64):
+    """Everything at once: temperature, biases, weights, labels, a padded teacher, in all three forms."""
+    data = arrays(p_rows=VOCAB + 3)
+    options = dict(temperature=1.7, labels=LABELS, label_weight=0.2, vocab_size=VOCAB)
+
+    def loss(data, weights, **form):
+        return linear_head_divergence(
+            divergence, **data, **options, **form, weights=weights, differentiate_p=True, implementation="xla"
+        )
+
+    def oracle(data, weights):
+        return jnp.sum(weights * dense(divergence, data, **options)) / jnp.sum(weights)
+
+    got = jax.jit(lambda d, w: [jax.value_and_grad(loss, (0, 1))(d, w, **form) for form in FORMS.values()])(
+        data, WEIGHTS
+    )
+    value, (grads, weight_grad) = jax.value_and_grad(oracle, (0, 1))(in_float64(data), WEIGHTS.astype(jnp.float64))
+    weight_grad = weight_grad.at[3].set(got[0][1][1][3])  # a token of weight 0 is not looked at
+    for form in got:
+        assert relative_errors(form, (value, (grads, weight_grad))) < 3e-6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_loss_per_token(form, x64):
+    data = arrays()
+    cotangents = jnp.asarray(np.random.default_rng(3).normal(size=TOKENS), jnp.float32)
+
+    def loss(data):
+        return linear_head_divergence(jd.jensen_shannon(0.3), **data, **FORMS[form], reduction="none")
+
+    values, pull = jax.vjp(loss, data)
+    expected, dense_pull = jax.vjp(lambda d: dense(jd.jensen_shannon(0.3), d), in_float64(data))
+    assert relative_errors(values, expected) < 2e-6
+    (got,), (wanted,) = pull(cotangents), dense_pull(cotangents.astype(jnp.float64))
+    for name in ("q_hidden", "q_head", "q_bias"):
+        assert relative_errors(got[name], wanted[name]) < 8e-6  # cotangents of both signs cancel
+    assert all(not np.any(got[name]) for name in ("p_hidden", "p_head", "p_bias")), "the fixed side got a gradient"
+
+
+def test_reductions_and_leading_axes():
+    data = arrays(tokens=12)
+    per_token = linear_head_divergence(jd.kl(), **data, reduction="none")
+    weights = jnp.arange(12.0)
+    batched = dict(data, p_hidden=data["p_hidden"].reshape(3, 4, -1), q_hidden=data["q_hidden"].reshape(3, 4, -1))
+    assert linear_head_divergence(jd.kl(), **batched, reduction="none").shape == (3, 4)
+    call = lambda **kw: float(linear_head_divergence(jd.kl(), **batched, **kw))  # noqa: E731
+    np.testing.assert_allclose(call(), per_token.mean(), rtol=1e-6)
+    np.testing.assert_allclose(call(reduction="sum"), per_token.sum(), rtol=1e-6)
+    np.testing.assert_allclose(
+        call(weights=weights.reshape(3, 4)), (weights * per_token).sum() / weights.sum(), rtol=1e-6
+    )
+    mask = (weights > 5).reshape(3, 4)
+    np.testing.assert_allclose(call(weights=mask), per_token[6:].mean(), rtol=1e-6)
+    assert call(weights=jnp.zeros((3, 4))) == 0.0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masked_tokens_may_hold_anything(form):
+    data = arrays()
+    spoilt = dict(data, q_hidden=data["q_hidden"].at[3].set(jnp.nan), p_hidden=data["p_hidden"].at[3].set(jnp.inf))
+    run = jax.value_and_grad(
+        lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form], weights=WEIGHTS, differentiate_p=True)
+    )
+    clean, dirty = run(data), run(spoilt)
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+    assert not np.any(dirty[1]["q_hidden"][3])
+
+
+@pytest.mark.parametrize("divergence", [jd.kl(), jd.jensen_shannon(), jd.squared_hellinger(), Renyi(0.5)], ids=name_of)
+def test_identical_models_are_at_distance_zero(divergence):
+    data = arrays()
+    same = {f"{side}_{part}": data[f"q_{part}"] for side in "pq" for part in ("hidden", "head", "bias")}
+    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(divergence, **d, token_block=4))(same)
+    assert float(value) == 0.0
+    assert all(float(jnp.abs(g).max()) < 1e-7 for g in jax.tree.leaves(grads))
+
+
+def test_continuous_in_pi():
+    """Normalised JS(pi) runs from KL(p || q) to KL(q || p)."""
+    data = arrays()
+    value = lambda d: float(linear_head_divergence(d, **data))  # noqa: E731
+    np.testing.assert_allclose(value(jd.jensen_shannon(1e-6).normalized()), value(jd.kl()), rtol=1e-4)
+    np.testing.assert_allclose(value(jd.jensen_shannon(1 - 1e-6).normalized()), value(jd.reverse_kl()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_removed_categories(form):
+    """A bias of -inf takes a category from its side: p's costs q f(0), q's costs p lim f(r)/r."""
+    data = arrays()
+    data["p_bias"] = data["p_bias"].at[:5].set(-jnp.inf)
+    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form]))(data)
+    log_p = jax.nn.log_softmax(data["p_hidden"] @ data["p_head"].T + data["p_bias"])
+    log_q = jax.nn.log_softmax(data["q_hidden"] @ data["q_head"].T + data["q_bias"])
+    expected = jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * (log_p - log_q), 0.0).sum(-1).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+    data["q_bias"] = data["q_bias"].at[10].set(-jnp.inf)
+    assert linear_head_divergence(jd.kl(), **data, **FORMS[form]) == jnp.inf
+    assert np.isfinite(linear_head_divergence(jd.jensen_shannon(), **data, **FORMS[form]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sixteen_bit_arrays(dtype, x64):
+    """Products of 16-bit arrays accumulate in float32; gradients come back in their dtype, rounded once or twice."""
+    data = arrays(dtype=dtype)
+    run = lambda d, **form: linear_head_divergence(jd.kl(), **d, **form)  # noqa: E731
+    value, grads = jax.value_and_grad(run)(data, token_block=4)
+    expected, wanted = jax.value_and_grad(lambda d: dense(jd.kl(), d).mean())(in_float64(data))
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, expected, rtol=3e-6)
+    for name in ("q_hidden", "q_head", "q_bias"):
+        assert grads[name].dtype == dtype
+        assert relative_errors(grads[name], wanted[name]) < 8e-3
+    tiny = jax.grad(run)({**data, "q_hidden": data["q_hidden"], "p_hidden": data["p_hidden"]})
+    assert float(jnp.abs(tiny["q_hidden"]).max()) > 0
+
+
+def test_mean_over_many_float16_tokens_keeps_its_gradient():
+    """1/N times a probability is below float16's range; the weights travel relative to the largest."""
+    data = arrays(dtype=jnp.float16, tokens=4096)
+    grads = jax.grad(lambda d: linear_head_divergence(jd.kl(), **d))(data)
+    expected = jax.grad(lambda d: dense(jd.kl(), d).mean())({k: v.astype(jnp.float32) for k, v in data.items()})
+    assert relative_errors(grads["q_head"], expected["q_head"]) < 2e-2
+
+
+def test_float64_stays(x64):
+    data = in_float64(arrays())
+    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, vocab_block=16))(data)
+    expected, wanted = jax.value_and_grad(lambda d: dense(jd.kl(), d).mean())(data)
+    assert value.dtype == jnp.float64
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    assert relative_errors(grads["q_head"], wanted["q_head"]) < 1e-12
+
+
+def test_vmap_over_problems():
+    data = [arrays(seed) for seed in range(2)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *data)
+    run = jax.value_and_grad(lambda d: linear_head_divergence(jd.jensen_shannon(), **d, token_block=4))
+    values, grads = jax.vmap(run)(stacked)
+    for i in range(2):
+        value, grad = run(data[i])
+        np.testing.assert_allclose(values[i], value, rtol=1e-6)
+        assert relative_errors(grads["q_head"][i], grad["q_head"]) < 1e-5
+
+
+BAD = {
+    "divergence": {"divergence": "kl"},
+    "p_hidden": {"p_hidden": jnp.ones((TOKENS, 7), jnp.int32)},
+    "q_hidden": {"q_hidden": jnp.ones((TOKENS + 1, 5))},
+    "p_head": {"p_head": jnp.ones((VOCAB, 6))},
+    "q_head": {"q_head": jnp.ones((VOCAB, 5, 1))},
+    "q_bias": {"q_bias": jnp.ones((VOCAB - 1,))},
+    "temperature": {"temperature": 0.0},
+    "weights": {"weights": jnp.ones((TOKENS + 1,))},
+    "labels": {"labels": jnp.ones((TOKENS,)), "label_weight": 0.5},
+    "label_weight": {"labels": LABELS},
+    "vocab_size": {"vocab_size": VOCAB + 1},
+    "reduction": {"reduction": "batchmean"},
+    "memory_limit": {"memory_limit": 0},
+    "token_block": {"token_block": 1.5},
+    "vocab_block": {"vocab_block": 8, "token_block": 8},
+    "implementation": {"implementation": "triton"},
+    "differentiate_p": {"differentiate_p": "yes"},
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_errors_name_the_argument(argument):
+    call = {"divergence": jd.kl(), **arrays(), **BAD[argument]}
+    with pytest.raises(ValueError, match=f"linear_head_divergence: {argument} .*expected"):
+        linear_head_divergence(call.pop("divergence"), **call)
+
+
+def test_heads_of_different_sizes_need_the_vocabulary():
+    data = arrays(p_rows=VOCAB + 3)
+    with pytest.raises(ValueError, match="vocab_size is None with heads of 53 and 50 rows"):
+        linear_head_divergence(jd.kl(), **data)
+    with pytest.raises(ValueError, match="weights are given with reduction 'none'"):
+        linear_head_divergence(jd.kl(), **arrays(), weights=WEIGHTS, reduction="none")
