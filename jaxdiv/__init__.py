@@ -1,13 +1,13 @@
 """jaxdiv: divergences, one-step diffusion distillation and what follows from them, as pure JAX functions.
 
-The mathematical areas (``divergences``, ``diffusion``, ``distillation``) need jax, numpy and optax alone. The areas
+The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``) need jax, numpy and optax alone. The areas
 around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so they load on first use.
 """
 
 import importlib
 from types import ModuleType
 
-from jaxdiv import diffusion, distillation, divergences
+from jaxdiv import diffusion, distillation, divergences, transport
 
 __version__ = "0.1.0"
 
@@ -24,4 +24,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_ON_FIRST_USE])
 
 
-__all__ = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training"]
+__all__ = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training", "transport"]

@@ -21,6 +21,7 @@ FLOORS = {
     "numerics": (GROUND, ARRAYS),
     "typing": (GROUND, ARRAYS),
     "divergences": (GROUND, ARRAYS | {"optax"}),
+    "transport": (GROUND | {"divergences"}, ARRAYS),
     "diffusion": (GROUND, ARRAYS | {"optax"}),
     "distillation": (GROUND | {"divergences", "diffusion"}, ARRAYS | {"optax"}),
     "networks": (GROUND, ARRAYS | {"flax"}),
@@ -28,7 +29,7 @@ FLOORS = {
     "training": (GROUND | {"data"}, ARRAYS | {"flax", "grain", "optax", "orbax", "tensorboardX", "tqdm"}),
     "metrics": (GROUND | {"networks"}, ARRAYS | {"flax", "optax", "scipy"}),
 }
-AREAS = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training"]
+AREAS = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training", "transport"]
 MODULES = sorted((ROOT / "jaxdiv").rglob("*.py"))
 
 

@@ -17,6 +17,7 @@ PAGES = {
     "metrics": "metrics",
     "networks": "networks",
     "training": "training",
+    "transport": "transport",
     "checks": "ground",
     "numerics": "ground",
     "typing": "ground",
