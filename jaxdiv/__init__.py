@@ -1,7 +1,8 @@
 """jaxdiv: divergences, one-step diffusion distillation and what follows from them, as pure JAX functions.
 
-The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``) need jax, numpy and optax alone. The areas
-around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so they load on first use.
+The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``) need jax, numpy and optax
+alone. The areas around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so they load
+on first use.
 """
 
 import importlib

@@ -52,7 +52,7 @@ def imported():
 
 def test_loads_only_the_mathematics(imported):
     assert imported["heavy"] == []
-    assert imported["areas"] == ["diffusion", "distillation", "divergences"]
+    assert imported["areas"] == ["diffusion", "distillation", "divergences", "transport"]
 
 
 def test_initialises_no_device(imported):

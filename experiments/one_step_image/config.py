@@ -49,8 +49,8 @@ class StudentConfig:
     1e-3 elsewhere."""
     fake_rate_factor: float = 2.0
     """Adam's rate for the fake score and the discriminator head, as a multiple of the student's."""
-    adam_b1: float = 0.9
-    """Adam's first decay; SiD and Diff-Instruct use 0."""
+    adam_b1: float | Literal["auto"] = "auto"
+    """Adam's first decay; auto is Diff-Instruct's own 0 for it, and 0.9 for the others."""
     clip_norm: float = 10.0
     """Global gradient norm above which gradients are scaled down."""
     fake_steps: int | None = 2
@@ -63,8 +63,8 @@ class StudentConfig:
     noise_mean: float | Literal["auto"] | None = "auto"
     """Mean of ln sigma in both steps; auto is -1 for methods with a discriminator that looks after detail, and -0.5
     where there is none or where its ratio enters the gradient; None takes the method's own laws."""
-    noise_std: float = 1.0
-    """Standard deviation of ln sigma."""
+    noise_std: float | Literal["auto"] = "auto"
+    """Standard deviation of ln sigma; auto is 1.5 for Diff-Instruct, and 1 for the others."""
     gan_weight: float | None = 0.1
     """Weight of the adversarial term, beside a mean over pixels, for methods that have one."""
     discriminator_weight: float | None = 0.1
@@ -163,7 +163,11 @@ class Config:
             changes["num_fake_steps"] = student.fake_steps
         if student.noise_mean is not None:
             automatic = -1.0 if method.needs_discriminator and not _ratio_enters(method) else -0.5
-            law = LogNormal(automatic if student.noise_mean == "auto" else student.noise_mean, student.noise_std)
+            automatic_std = 1.5 if self.method == "diff_instruct" else 1.0
+            law = LogNormal(
+                automatic if student.noise_mean == "auto" else student.noise_mean,
+                automatic_std if student.noise_std == "auto" else student.noise_std,
+            )
             changes |= {"student_noise": law, "fake_noise": law}
         if method.gan_weight > 0:
             if student.gan_weight is not None:
@@ -174,6 +178,13 @@ class Config:
         if student.sample_weight is not None:
             objective = dataclasses.replace(objective, sample_weight=student.sample_weight)
         return dataclasses.replace(method, objective=objective, **changes)
+
+    @property
+    def adam_b1(self) -> float:
+        """The student's and the fake score's first decay."""
+        if self.distill.adam_b1 != "auto":
+            return self.distill.adam_b1
+        return 0.0 if self.method == "diff_instruct" else 0.9
 
     @property
     def learning_rate(self) -> float:

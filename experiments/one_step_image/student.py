@@ -63,12 +63,10 @@ def flat_metrics(info: Info, method: Method) -> dict[str, Array]:
     return metrics
 
 
-def linear_adam(rate: float, *, steps: int, settings: StudentConfig) -> optax.GradientTransformation:
+def linear_adam(rate: float, *, steps: int, b1: float, clip_norm: float) -> optax.GradientTransformation:
     """Adam with its rate falling linearly to 0, gradients clipped by their global norm."""
     schedule = optax.linear_schedule(rate, 0.0, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm), optax.adam(schedule, b1=settings.adam_b1, b2=0.99)
-    )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=0.99))
 
 
 def distillation_config(config: Config, images_shape: tuple[int, ...], sigma_data: float) -> distillation.Config:
@@ -78,11 +76,14 @@ def distillation_config(config: Config, images_shape: tuple[int, ...], sigma_dat
         method=method,
         sample_shape=images_shape,
         batch_size=settings.batch_size,
-        student_optimizer=linear_adam(config.learning_rate, steps=settings.cycles, settings=settings),
+        student_optimizer=linear_adam(
+            config.learning_rate, steps=settings.cycles, b1=config.adam_b1, clip_norm=settings.clip_norm
+        ),
         fake_optimizer=linear_adam(
             settings.fake_rate_factor * config.learning_rate,
             steps=settings.cycles * method.num_fake_steps,
-            settings=settings,
+            b1=config.adam_b1,
+            clip_norm=settings.clip_norm,
         ),
         sigma_data=sigma_data,
         ema_decay=settings.ema_decay,

@@ -1,7 +1,8 @@
 """Divergences: one record per f, D_f(p || q) = E_q[f(p/q)], and what measures, estimates and tests with it.
 
-Between logits (`f_divergence` and short names), Gaussians, exponential families, samples (`squared_mmd`, `knn_kl`, ...),
-sampled log-ratios (`monte_carlo_divergence`), critics (`fenchel_bound`) and at a vocabulary head (`linear_head_divergence`).
+Between logits (`f_divergence` and short names), Gaussians, exponential families, samples (`squared_mmd`, `knn_kl`),
+sampled log-ratios (`monte_carlo_divergence`), from critics (`fenchel_bound`), and at a vocabulary head without the
+logits (`linear_head_divergence`).
 """
 
 from jaxdiv.divergences.categorical import (
@@ -32,11 +33,6 @@ from jaxdiv.divergences.entropies import (
     cross_entropy,
     entropy,
     perplexity,
-)
-from jaxdiv.divergences.estimation_risk import (
-    EstimationRisk,
-    bayes_error_bound,
-    estimation_risk,
 )
 from jaxdiv.divergences.exponential_family import (
     Projection,
@@ -90,6 +86,11 @@ from jaxdiv.divergences.importance import (
     ImportanceWeights,
     importance_weights,
     pareto_k,
+)
+from jaxdiv.divergences.likelihood_risk import (
+    EstimationRisk,
+    bayes_error_bound,
+    estimation_risk,
 )
 from jaxdiv.divergences.linear_head import (
     linear_head_divergence,

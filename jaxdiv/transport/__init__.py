@@ -2,8 +2,8 @@
 
 from jaxdiv.transport.cost import CostFn, PointCost, cosine, l1, point_cost, sqeuclidean
 from jaxdiv.transport.divergence import sinkhorn_divergence
-from jaxdiv.transport.monge_gap import monge_gap
-from jaxdiv.transport.sinkhorn import (
+from jaxdiv.transport.gap import monge_gap
+from jaxdiv.transport.solver import (
     SinkhornResult,
     entropic_cost,
     epsilon_schedule,

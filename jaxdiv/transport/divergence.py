@@ -4,7 +4,7 @@ import jax
 
 from jaxdiv.transport.blocks import Cost, iterate, row_error, softmin, zeros_from
 from jaxdiv.transport.cost import CostFn, cost_between, points, sqeuclidean
-from jaxdiv.transport.sinkhorn import SinkhornResult, log_weights, regularized_cost, sinkhorn, strengths
+from jaxdiv.transport.solver import SinkhornResult, log_weights, regularized_cost, sinkhorn, strengths
 from jaxdiv.typing import Array, ArrayLike
 
 

@@ -44,6 +44,13 @@ def test_the_automatic_noise_law_depends_on_the_discriminator():
     assert Config(method="f_distill").distillation_method.student_noise == LogNormal(-0.5, 1.0)
 
 
+def test_diff_instruct_has_its_own_decay_and_wider_noise():
+    assert Config(method="diff_instruct").distillation_method.fake_noise == LogNormal(-0.5, 1.5)
+    assert [Config(method=name).adam_b1 for name in ("diff_instruct", "sid", "uni_instruct")] == [0.0, 0.9, 0.9]
+    given = Config(method="diff_instruct", distill=StudentConfig(adam_b1=0.5, noise_std=1.0))
+    assert given.adam_b1 == 0.5 and given.distillation_method.student_noise == LogNormal(-0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "rate"),
     [

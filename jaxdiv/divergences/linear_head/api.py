@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -238,7 +238,7 @@ def _scaled_sweep(plan: Plan, problem: Problem, weights: jax.Array) -> tuple[jax
     largest = jnp.max(jnp.abs(weights))
     largest = jnp.where(largest == 0.0, 1.0, largest)
     losses, grads = sweep(plan, problem, weights / largest)
-    assert grads is not None, "weights were given"
+    grads = cast(Gradients, grads)
 
     def restore(side: Side, grad: Side | None) -> Side | None:
         return None if grad is None else jax.tree.map(lambda x, g: (largest * g).astype(x.dtype), side, grad)

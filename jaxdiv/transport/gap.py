@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_same_shape
 from jaxdiv.transport.cost import CostFn, cost_between, points, sqeuclidean
-from jaxdiv.transport.sinkhorn import entropic_cost, sinkhorn, strengths
+from jaxdiv.transport.solver import entropic_cost, sinkhorn, strengths
 from jaxdiv.typing import Array, ArrayLike
 
 
