@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.one_step_image.config import Config, StudentConfig
+from experiments.one_step_image.config import Config
 from experiments.one_step_image.images import Images
 from experiments.one_step_image.models import Denoiser, build_head, distillation_networks
 from jaxdiv import data, distillation, training
