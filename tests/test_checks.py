@@ -127,7 +127,9 @@ def test_floating_array_accepts(value):
 NO_FLOATS = [None, "a", ["a"], [0.5, None], [[0.5], [0.5, 1.0]], {}, object(), 1, True, [1, 2], 1j, jax.random.key(0)]
 
 
-@pytest.mark.parametrize("value", NO_FLOATS, ids=str)
+@pytest.mark.parametrize(
+    "value", NO_FLOATS, ids=lambda v: type(v).__name__ + repr(v)[:20] if type(v) is not object else "object"
+)
 def test_floating_array_refuses(value):
     with pytest.raises(ValueError, match=r"^f: x (is|has dtype) .*; expected a"):
         checks.floating_array("f", "x", value)

@@ -378,7 +378,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-@pytest.mark.parametrize("function", [*FUNCTIONS.values(), g.gaussian_squared_fisher_rao], ids=str)
+@pytest.mark.parametrize("function", [*FUNCTIONS.values(), g.gaussian_squared_fisher_rao], ids=lambda f: f.__name__)
 def test_bad_gaussians_are_refused(function, what):
     for side in "pq":
         with pytest.raises(ValueError, match=rf"gaussian_\w+: {side}"):

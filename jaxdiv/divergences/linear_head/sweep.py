@@ -134,9 +134,9 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
         if grads is None:
             return None, (loss, None)
         # Heads and biases add up over the blocks; hidden gradients belong to their tokens.
-        hidden = jax.tree.map(lambda s: s.hidden.astype(q_hidden.dtype), grads, is_leaf=lambda s: isinstance(s, Side))
-        shared = jax.tree.map(lambda s: s._replace(hidden=None), grads, is_leaf=lambda s: isinstance(s, Side))
-        return jax.tree.map(jnp.add, totals, shared), (loss, hidden)
+        sides = [None if side is None else side._replace(hidden=None) for side in grads]
+        hidden = [None if side is None else side.hidden for side in grads]
+        return jax.tree.map(jnp.add, totals, Gradients(*sides)), (loss, Gradients(*hidden))
 
     if weights is None:
         _, (loss, _) = lax.scan(body, None, blocks)
