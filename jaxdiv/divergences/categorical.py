@@ -10,6 +10,8 @@ exactly what the divergence says they cost, +inf included. The rules at the edge
 - A row without any class on one side only, a logit of +inf or a NaN give NaN: there is no such distribution.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -241,6 +243,7 @@ def js_divergence(
     >>> round(float(js_divergence(p_logits=p, q_logits=q)), 6)
     0.033822
     """
+    checks.check_real("js_divergence", "pi", pi, 1e-12, 1.0 - 1e-12)
     return _divergence("js_divergence", jensen_shannon(pi), p_logits, q_logits, axis, where, temperature)
 
 
@@ -318,4 +321,5 @@ def alpha_divergence(
     >>> round(float(alpha_divergence(p_logits=p, q_logits=q, a=2.0)), 6)  # chi-squared / 2
     0.125
     """
+    checks.check_real("alpha_divergence", "a", a, -math.inf, math.inf, open_low=True, open_high=True)
     return _divergence("alpha_divergence", alpha(a), p_logits, q_logits, axis, where, temperature)

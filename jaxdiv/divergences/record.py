@@ -129,7 +129,7 @@ def _same(divergence: FDivergence) -> FDivergence:
 
 def real_parameter(function: str, argument: str, value: object) -> float:
     """A parameter as a Python float: it is part of the record's identity, so it can be no array."""
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise fail(function, argument, f"is {value!r}", "a real Python number")
     return float(value)
 

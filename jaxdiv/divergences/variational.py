@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_choice, check_instance, check_shape, fail, floating_array
+from jaxdiv.checks import check_choice, check_instance, fail, floating_array
 from jaxdiv.divergences.generators import kl
 from jaxdiv.divergences.record import FDivergence
 from jaxdiv.numerics import promote
@@ -23,7 +23,8 @@ def sample_pair(function: str, **arrays: ArrayLike) -> tuple[Array, Array]:
     for name, x in ((first, p), (second, q)):
         if x.ndim == 0 or x.shape[-1] == 0:
             raise fail(function, name, f"has shape {x.shape}", "shape [..., N] with N >= 1 samples")
-    check_shape(function, second, q, (*p.shape[:-1], None))
+    if q.shape[:-1] != p.shape[:-1]:
+        raise fail(function, second, f"has shape {q.shape}", f"the batch axes of {first}, which has shape {p.shape}")
     return p, q
 
 

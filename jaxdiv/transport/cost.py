@@ -190,7 +190,12 @@ def check_cost_fn(function: str, cost_fn: CostFn, x: Array, y: Array) -> None:
     """The function makes of these points a matrix of the right shape."""
     if not callable(cost_fn):
         raise fail(function, "cost_fn", f"is {cost_fn!r}", "a function of two point clouds")
-    shape = getattr(jax.eval_shape(cost_fn, x, y), "shape", None)
+    try:
+        shape = getattr(jax.eval_shape(cost_fn, x, y), "shape", None)
+    except TypeError as error:
+        raise fail(
+            function, "cost_fn", f"raises {error}", "a function of two point clouds that returns an array"
+        ) from error
     expected = (*x.shape[:-1], y.shape[-2])
     if shape != expected:
         raise fail(function, "cost_fn", f"returns shape {shape}", f"shape {expected}")

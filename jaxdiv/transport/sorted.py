@@ -49,7 +49,8 @@ def transport_cost_1d(
     for name, value in (("p_samples", x), ("q_samples", y)):
         if value.ndim < 1 or 0 in value.shape:
             raise fail(function, name, f"has shape {value.shape}", "shape (..., points), no size 0")
-    check_shape(function, "q_samples", y, (*x.shape[:-1], None))
+    if y.shape[:-1] != x.shape[:-1]:
+        raise fail(function, "q_samples", f"has shape {y.shape}", f"p_samples' batch axes {x.shape[:-1]}")
     dtype, batch = jnp.result_type(x, y), x.shape[:-1]
     parts = [x.astype(dtype), y.astype(dtype)]
     for name, value, cloud in (("p_log_weights", p_log_weights, x), ("q_log_weights", q_log_weights, y)):

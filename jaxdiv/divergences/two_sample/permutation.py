@@ -104,7 +104,11 @@ def permutation_test(
         order = jax.random.permutation(key, pooled.shape[0])
         return statistic_fn(p_samples=pooled[order[:count]], q_samples=pooled[order[count:]])
 
-    observed = floating_array(function, "what statistic_fn returns", statistic_fn(p_samples=p, q_samples=q))
+    try:
+        statistic = statistic_fn(p_samples=p, q_samples=q)
+    except TypeError as error:
+        raise fail(function, "statistic_fn", f"raises {error}", "a function of p_samples and q_samples") from error
+    observed = floating_array(function, "what statistic_fn returns", statistic)
     check_shape(function, "what statistic_fn returns", observed, ())
     null = jax.lax.map(relabelled, jax.random.split(key, num_permutations), batch_size=batch_size)
     return summarize(observed, null)
