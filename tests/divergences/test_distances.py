@@ -108,6 +108,7 @@ def test_wasserstein_against_scipy(x64):
     )
 
 
+@pytest.mark.slow
 def test_wasserstein_gradient_for_positions(x64):
     a, b = (x[0] for x in draw("moderate", np.float64))
     way, step = np.random.default_rng(0).normal(size=V), 1e-7

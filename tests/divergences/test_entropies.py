@@ -43,6 +43,7 @@ def test_entropy_and_its_gradient():
     np.testing.assert_allclose(perplexity(ROWS), np.exp(value), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivative_of_entropy(x64):
     rows, step = ROWS[[0, 3]].astype(np.float64), 1e-6
     direction = np.array([0.3, -0.7, 1.1, 0.2])

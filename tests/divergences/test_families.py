@@ -298,6 +298,7 @@ def test_laws(x64):
             close(function(p_logits=joint[0], q_logits=joint[1]), total, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_record():
     a, b = draw("moderate")
     for order in (0.3, 1.0, 2.0):

@@ -378,7 +378,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-@pytest.mark.parametrize("function", [*FUNCTIONS.values(), g.gaussian_squared_fisher_rao], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [*FUNCTIONS.values(), g.gaussian_squared_fisher_rao], ids=[*FUNCTIONS, "squared_fisher_rao"]
+)
 def test_bad_gaussians_are_refused(function, what):
     for side in "pq":
         with pytest.raises(ValueError, match=rf"gaussian_\w+: {side}"):

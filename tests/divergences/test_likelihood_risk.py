@@ -9,8 +9,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from jaxdiv.divergences import estimation_risk as er
 from jaxdiv.divergences import exponential_family as ef
+from jaxdiv.divergences import likelihood_risk as er
 
 
 def exact_multinomial_risk(p, n):

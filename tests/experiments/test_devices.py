@@ -25,6 +25,7 @@ def check_same_on(counts, tmp_path):
             np.testing.assert_allclose(other, first, rtol=1e-5, atol=2e-5, err_msg=f"{name} on {num}")
 
 
+@pytest.mark.slow
 def test_ten_cycles_on_one_and_eight_devices(tmp_path):
     check_same_on([1, 8], tmp_path)
 

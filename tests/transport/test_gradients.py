@@ -53,6 +53,7 @@ def test_the_gradient_in_the_cost_is_the_plan_with_or_without_tolerance():
             np.testing.assert_allclose(gradient, plan(solve(cost), cost), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_unrolled_gradients_are_those_of_the_iterations(x64):
     """Far from convergence, where the envelope's gradient is another."""
     cost = squares(*clouds(4, 5))
@@ -116,6 +117,7 @@ def test_points_of_weight_zero_leave_finite_gradients():
         np.testing.assert_allclose(full[1], small[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_divergence_and_gap_by_finite_differences(x64, unroll, chunk_size):
@@ -131,6 +133,7 @@ def test_divergence_and_gap_by_finite_differences(x64, unroll, chunk_size):
         np.testing.assert_allclose(found[1], differences(lambda v: plain(x, v), y), **LOOSE)  # noqa: B023
 
 
+@pytest.mark.slow
 def test_weights_of_the_divergence_by_finite_differences(x64):
     x, y = clouds(4, 5, dtype=np.float64)
     b = weights(5, seed=2, dtype=np.float64)
@@ -162,6 +165,7 @@ def test_memory_of_blocks_does_not_grow_with_the_matrix():
     assert temporaries(None) > 64 * 2**20
 
 
+@pytest.mark.slow
 def test_memory_of_unrolling_keeps_no_matrices():
     cost = jax.ShapeDtypeStruct((512, 512), jnp.float32)
 

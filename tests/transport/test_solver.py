@@ -72,6 +72,7 @@ def test_a_batch_is_that_of_pots_batched_solver():
     np.testing.assert_array_equal(result.num_iters, 1000)
 
 
+@pytest.mark.slow
 def test_leading_axes_vmap_and_one_by_one_agree():
     x, y = clouds(6, 5, batch=(2, 3))
     log_a = weights(6, seed=1, batch=(2, 3))

@@ -24,7 +24,12 @@ LABELS = jnp.asarray(np.random.default_rng(1).integers(0, VOCAB, TOKENS))
 WEIGHTS = jnp.asarray(np.random.default_rng(2).uniform(0.5, 2.0, TOKENS), jnp.float32).at[3].set(0.0)
 
 
-@pytest.mark.parametrize("divergence", MEMBERS, ids=name_of)
+# One of each family in the default run; the others compile for a minute.
+QUICK = ("kl", "normalized(jensen_shannon(0.3))", "alpha(0.3)", "renyi(0.7)", "jeffreys", "total_variation")
+EACH = [d if name_of(d) in QUICK else pytest.param(d, marks=pytest.mark.slow) for d in MEMBERS]
+
+
+@pytest.mark.parametrize("divergence", EACH, ids=name_of)
 def test_values_and_gradients_of_both_sides(divergence, x64):
     """Everything at once: temperature, biases, weights, labels, a padded teacher, in all three forms."""
     data = arrays(p_rows=VOCAB + 3)

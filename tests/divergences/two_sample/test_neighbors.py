@@ -35,6 +35,7 @@ def test_all_neighbors_and_ties():
     np.testing.assert_array_equal(ts.nearest_neighbors(grid, num_neighbors=4), expected[:, 1:])
 
 
+@pytest.mark.slow
 def test_close_pairs_far_from_the_origin_in_float32():
     rng = np.random.default_rng(0)
     x = (300.0 + rng.normal(size=(40, 16))).astype(np.float32)

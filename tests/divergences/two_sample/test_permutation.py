@@ -39,8 +39,8 @@ def test_all_relabellings_by_brute_force(name, statistic, estimator, x64):
     assert labels.shape == (15, 21) and (labels.sum(axis=0) == 9).all() and len(np.unique(labels.T, axis=0)) > 15
     fn = reference.mmd if statistic == "mmd" else reference.cauchy_schwarz
     expected = np.array([fn(k, pooled[own], pooled[~own], estimator == "unbiased") for own in labels.T])
-    np.testing.assert_allclose(result.statistic, expected[0], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(result.null, expected[1:], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(result.statistic, expected[0], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(result.null, expected[1:], rtol=1e-7, atol=1e-12)
     assert float(result.p_value) == pytest.approx((1 + np.sum(expected[1:] >= expected[0])) / 21)
 
 

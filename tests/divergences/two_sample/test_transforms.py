@@ -67,6 +67,7 @@ def test_shard_map(name):
     assert gradient.shape == (1, *P.shape)
 
 
+@pytest.mark.slow
 def test_dtypes(x64):
     """Half precision is computed and returned in float32, exactly as its float32 copy; float64 stays."""
     for name in ("mmd", "knn_kl", "frechet"):
