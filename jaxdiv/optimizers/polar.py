@@ -1,0 +1,95 @@
+"""The polar factor of matrices by Newton-Schulz iterations: what Muon steps along."""
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxdiv.checks import check_choice, fail, floating_array
+from jaxdiv.numerics import promote
+from jaxdiv.optimizers.schedules import Schedule, find_schedule
+from jaxdiv.optimizers.symmetric import gram_product, multiply, symmetric_polynomial
+from jaxdiv.typing import Array, ArrayLike
+
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def orthogonalize(
+    x: ArrayLike,
+    *,
+    schedule: str | Schedule = "you",
+    dtype: DTypeLike = jnp.bfloat16,
+    method: str = "standard",
+) -> Array:
+    r"""The polar factor ``U V^T`` of ``x = U diag(sigma) V^T``, up to what the schedule does to each singular value.
+
+    With ``A = X X^T`` on the shorter side, each step is ``X <- a X + (b A + c A^2) X``: every singular value follows
+    the scalar map of `Schedule`, singular vectors stay. All matrices of a batch go through the same batched products.
+
+    ``x`` is scaled in float32 (float64 where it is), by its largest entry first, so that a factor between 1e-12 and
+    1e12 changes nothing and a matrix of zeros stays one; then it is cast to ``dtype`` for the steps. Singular values
+    below about 1e-3 of the Frobenius norm stay small, whatever the schedule, when the steps are in bfloat16.
+
+    Args:
+        x: ``[..., m, n]``, any real floating dtype.
+        schedule: a name of `SCHEDULES` or a `Schedule`.
+        dtype: of the iterates: bfloat16, float16, float32 or float64. Products accumulate in float32 at least; float32
+            products are full ones, not the ten bits of a GPU's fast path.
+        method: "standard" iterates on X.
+
+    Returns:
+        ``[..., m, n]`` in x's dtype. Differentiable, through the steps.
+
+    Raises:
+        ValueError: for anything else.
+
+    Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024); Bjorck and Bowie, An
+    iterative algorithm for computing the best estimate of an orthogonal matrix (SIAM J. Numer. Anal. 8, 1971).
+
+    >>> x = jnp.array([[3.0, 0.0], [0.0, -4.0]])
+    >>> [[round(float(v), 2) for v in row] for row in orthogonalize(x, schedule="polar_express_8", dtype=jnp.float32)]
+    [[1.0, 0.0], [0.0, -1.0]]
+    """
+    x = floating_array("orthogonalize", "x", x)
+    if x.ndim < 2 or 0 in x.shape[-2:]:
+        raise fail("orthogonalize", "x", f"has shape {x.shape}", "shape (..., m, n) with entries")
+    schedule = find_schedule("orthogonalize", schedule)
+    dtype = _iteration_dtype(dtype)
+    check_choice("orthogonalize", "method", method, ("standard",))
+    tall = x.shape[-2] > x.shape[-1]
+    y = _normalized(x.mT if tall else x, schedule.safety).astype(dtype)
+    y = _standard(y, schedule).astype(x.dtype)
+    return y.mT if tall else y
+
+
+def _iteration_dtype(dtype: object) -> jnp.dtype:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    check_choice("orthogonalize", "dtype", name, _DTYPES)
+    return jnp.dtype(name)
+
+
+def _normalized(x: Array, safety: float) -> Array:
+    """X over safety times its Frobenius norm; by way of its largest entry, so that no square leaves the range."""
+    x = promote(x)
+    top = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    x = x / jnp.where(top == 0.0, 1.0, top)
+    norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=(-2, -1), keepdims=True))
+    return x / (safety * jnp.where(norm == 0.0, 1.0, norm))
+
+
+def almost_orthogonal(x: Array, gram: Array) -> tuple[Array, Array]:
+    """diag(s) x and its Gram matrix diag(s) A diag(s) for s_i = (sum_j |A_ij|)^(-1/2), without another product."""
+    sums = jnp.sum(jnp.abs(promote(gram)), axis=-1)
+    s = jnp.where(sums > 0.0, 1.0 / jnp.sqrt(jnp.where(sums > 0.0, sums, 1.0)), 0.0)
+    scaled = promote(gram) * s[..., :, None] * s[..., None, :]
+    return (promote(x) * s[..., :, None]).astype(x.dtype), scaled.astype(x.dtype)
+
+
+def _standard(x: Array, schedule: Schedule) -> Array:
+    for step, (a, b, c) in enumerate(schedule.coefficients):
+        gram = gram_product(x)
+        if step == 0 and schedule.rescale == "aol":
+            x, gram = almost_orthogonal(x, gram)
+        x = multiply(symmetric_polynomial(gram, b=b, c=c), x, beta=a, addend=x)
+    return x
