@@ -1,5 +1,8 @@
 """Networks as flax.nnx modules, and the split that turns them into pure functions of their parameters."""
 
+from jaxdiv.networks.decoder import Decoder, DecoderInfo
+from jaxdiv.networks.decoder_config import DecoderConfig
+from jaxdiv.networks.decoding import DecoderCache, generate, init_cache
 from jaxdiv.networks.edm_weights import config_from_edm, convert_edm_state_dict, load_edm_weights
 from jaxdiv.networks.flops import count_flops
 from jaxdiv.networks.functional import ApplyFn, functional
@@ -12,6 +15,10 @@ from jaxdiv.networks.unet_config import UNetConfig, cifar10_edm, small_8x8
 __all__ = [
     "ApplyFn",
     "ConvHead",
+    "Decoder",
+    "DecoderCache",
+    "DecoderConfig",
+    "DecoderInfo",
     "MLPConfig",
     "MLPDenoiser",
     "MLPHead",
@@ -24,6 +31,8 @@ __all__ = [
     "default_compute_dtype",
     "feature_shapes",
     "functional",
+    "generate",
+    "init_cache",
     "load_edm_weights",
     "small_8x8",
 ]
