@@ -2,8 +2,10 @@
 
 from jaxdiv.networks.decoder import Decoder, DecoderInfo
 from jaxdiv.networks.decoder_config import DecoderConfig
+from jaxdiv.networks.decoder_size import cache_bytes_per_token, count_decoder_flops, count_parameters
 from jaxdiv.networks.decoding import DecoderCache, generate, init_cache
 from jaxdiv.networks.edm_weights import config_from_edm, convert_edm_state_dict, load_edm_weights
+from jaxdiv.networks.experts import init_balance, update_balance
 from jaxdiv.networks.flops import count_flops
 from jaxdiv.networks.functional import ApplyFn, functional
 from jaxdiv.networks.heads import ConvHead, MLPHead, feature_shapes
@@ -24,15 +26,20 @@ __all__ = [
     "MLPHead",
     "UNet",
     "UNetConfig",
+    "cache_bytes_per_token",
     "cifar10_edm",
     "config_from_edm",
     "convert_edm_state_dict",
+    "count_decoder_flops",
     "count_flops",
+    "count_parameters",
     "default_compute_dtype",
     "feature_shapes",
     "functional",
     "generate",
+    "init_balance",
     "init_cache",
     "load_edm_weights",
     "small_8x8",
+    "update_balance",
 ]

@@ -12,7 +12,9 @@ from jaxdiv.networks.attention import StandardAttention
 from jaxdiv.networks.decoder_config import DecoderConfig
 from jaxdiv.networks.decoder_layers import Projection, RMSNorm, truncated_normal
 from jaxdiv.networks.decoding import DecoderCache, check_cache
-from jaxdiv.networks.feed_forward import DenseFeedForward
+from jaxdiv.networks.experts import ExpertFeedForward
+from jaxdiv.networks.feed_forward import DenseFeedForward, HourglassFeedForward
+from jaxdiv.networks.latent_attention import LatentAttention
 from jaxdiv.networks.layers import statistics_dtype
 from jaxdiv.networks.rotary import Rotation, rotation_at
 from jaxdiv.typing import Array
@@ -31,12 +33,12 @@ class DecoderInfo(NamedTuple):
     max_attention_logit: Array
 
 
-_ATTENTION = {"standard": StandardAttention}
-_FEED_FORWARD = {"dense": DenseFeedForward}
+_ATTENTION = {"standard": StandardAttention, "mla": LatentAttention}
+_FEED_FORWARD = {"dense": DenseFeedForward, "hourglass": HourglassFeedForward, "moe": ExpertFeedForward}
 
 
 class DecoderLayer(nnx.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)); each part holds its own norm."""
+    """Adds attention of the normalized stream, then a feed-forward part; each holds its own norm."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         stack = (config.num_layers,)
@@ -48,18 +50,16 @@ class DecoderLayer(nnx.Module):
     ) -> tuple[Array, DecoderInfo | None]:
         """The stream after the layer and, if asked for, the layer's row of a `DecoderInfo`."""
         update, largest = self.attention(x, rotation, with_max=with_info)
-        x = x + update
-        update, load = self.feed_forward(x, balance)
-        return x + update, DecoderInfo(load, largest) if with_info else None
+        x, load = self.feed_forward(x + update, balance)
+        return x, DecoderInfo(load, largest) if with_info else None
 
     def decode(
         self, x: Array, rotation: Rotation, balance: Array | None, cached: dict[str, Array], length: Array
     ) -> tuple[Array, dict[str, Array]]:
         """The stream of new tokens after the layer, and what they add to its cache."""
         update, entries = self.attention.decode(x, rotation, cached, length)
-        x = x + update
-        update, _ = self.feed_forward(x, balance)
-        return x + update, entries
+        x, _ = self.feed_forward(x + update, balance)
+        return x, entries
 
 
 class Decoder(nnx.Module):

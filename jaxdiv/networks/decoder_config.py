@@ -49,6 +49,10 @@ class DecoderConfig:
         num_shared_experts: experts that every token goes to.
         expert_hidden: inner width of an expert.
         routed_scale: factor of the routed experts' weights, which sum to it.
+        expert_kernel: how routed experts are multiplied: ``"ragged"`` by ``jax.lax.ragged_dot``, which XLA turns into
+            as many products of all tokens as there are experts unless it has a kernel for the device (a TPU's; on a
+            GPU ``jax_ragged_dot_use_gpu_pallas_triton_lowering``); ``"blocks"`` by a batched product of padded blocks,
+            the same arithmetic at any number of experts; ``"auto"`` is ragged on a TPU and blocks elsewhere.
         rope_base: the slowest rotation's wavelength is nearly ``2 pi rope_base`` tokens.
         qk_norm: normalize queries and keys per head before the rotation. Not for MLA, whose latents are normalized and
             whose absorbed form such a norm would not allow.
@@ -80,6 +84,7 @@ class DecoderConfig:
     num_shared_experts: int = 1
     expert_hidden: int = 256
     routed_scale: float = 1.0
+    expert_kernel: Literal["auto", "ragged", "blocks"] = "auto"
     rope_base: float = 10_000.0
     qk_norm: bool = False
     max_length: int = 512
@@ -104,6 +109,7 @@ class DecoderConfig:
         check_choice(name, "attention", self.attention, ("standard", "mla"))
         check_choice(name, "feed_forward", self.feed_forward, ("dense", "hourglass", "moe"))
         check_choice(name, "attention_kernel", self.attention_kernel, ("auto", "einsum", "cudnn"))
+        check_choice(name, "expert_kernel", self.expert_kernel, ("auto", "ragged", "blocks"))
         check_choice(name, "dtype", self.dtype, (None, "float16", "bfloat16", "float32", "float64"))
         self._check_attention(name)
         if self.feed_forward == "hourglass" and self.hidden >= self.width:
