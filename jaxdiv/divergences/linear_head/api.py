@@ -64,7 +64,7 @@ def linear_head_divergence(
             loss per token, unweighted, whose gradient needs the logits a second time.
         differentiate_p: whether the arrays of p get gradients; otherwise they are stopped.
         memory_limit: bytes of temporaries from which the block sizes follow.
-        token_block: tokens per block, to choose by hand.
+        token_block: tokens whose logits exist at a time, to choose by hand.
         vocab_block: categories per block, instead.
         implementation: "xla", "pallas" (a GPU kernel; one device), or "auto": the kernel where it runs. Under
             a mesh of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads.
@@ -232,11 +232,13 @@ _per_token.defvjp(_per_token_forward, _per_token_backward)
 def _scaled_sweep(plan: Plan, problem: Problem, weights: jax.Array) -> tuple[jax.Array, Gradients]:
     """Losses and gradients of the weighted sum in the arguments' dtypes; a fixed side gets None.
 
-    Logit gradients may be float16: a weight of 1/8192 would push them under its range, so that weights travel
-    relative to the largest and the factor comes back on the float32 sums.
+    A weight of 1/8192 would push float16's logit gradients under its range: with such arguments weights travel relative
+    to the largest, and the factor comes back on the float32 sums.
     """
-    largest = jnp.max(jnp.abs(weights))
-    largest = jnp.where(largest == 0.0, 1.0, largest)
+    largest = 1.0
+    if jnp.float16 in {x.dtype for side in problem[:2] for x in side[:2]}:
+        largest = jnp.max(jnp.abs(weights))
+        largest = jnp.where(largest == 0.0, 1.0, largest)
     losses, grads = sweep(plan, problem, weights / largest)
     grads = cast(Gradients, grads)
 

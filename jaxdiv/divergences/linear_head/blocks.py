@@ -1,8 +1,10 @@
 """Which blocks the work goes in: of tokens, or of the vocabulary.
 
-Blocks of tokens make the logits of some tokens against the whole vocabulary: four matrix products in all (the logits of
-both sides, two gradients), and a float32 accumulator as large as the head when there is more than one block. Blocks of
-the vocabulary keep no accumulator and no row of logits, but look at the logits three times: eight products.
+Blocks of tokens make the logits of some tokens against the whole vocabulary, and from them those tokens' logit
+gradients in the arguments' dtype. The logit gradients of a group of blocks are held until one product each makes the
+gradients of the arrays: four matrix products in all. If the group is not everything, the head's gradient is summed in
+float32.
+Blocks of the vocabulary keep no row of logits, but look at the logits three times: eight products.
 """
 
 from collections.abc import Callable
@@ -11,15 +13,19 @@ from typing import NamedTuple
 from jaxdiv import checks
 
 DEFAULT_MEMORY = 2_400_000_000
+# On an H200 the products of fewer tokens with the head read its rows more slowly than they multiply.
+_GOOD_TOKEN_BLOCK = 256
 _SMALLEST_TOKEN_BLOCK = 128
 _TILE = 128
 
 
 class Blocks(NamedTuple):
-    """Block sizes; exactly one of the two is less than everything, or neither."""
+    """Block sizes: either ``tokens`` or ``vocab`` is everything there is, or both."""
 
     tokens: int
     vocab: int
+    group: int = 1
+    """Blocks of tokens whose logit gradients are held at a time."""
 
 
 class Sizes(NamedTuple):
@@ -33,17 +39,20 @@ class Sizes(NamedTuple):
     differentiate_p: bool
 
 
-def token_block_bytes(sizes: Sizes, tokens: int) -> int:
-    """Temporary bytes of blocks of ``tokens``: both logits in float32, their gradients, the accumulators.
+def token_block_bytes(sizes: Sizes, tokens: int, group: int = 1) -> int:
+    """Temporary bytes of groups of blocks of ``tokens``: a block's float32 logits, a group's gradients, float32 heads.
 
-    >>> token_block_bytes(Sizes(8192, 128_256, 4096, 2048, 2, False), 1024)
-    2364014592
+    >>> token_block_bytes(Sizes(8192, 128_256, 4096, 2048, 2, False), 256, group=32)
+    2363990016
     """
+    return _held_bytes(sizes, tokens, min(tokens * group, sizes.num_tokens), tokens * group < sizes.num_tokens)
+
+
+def _held_bytes(sizes: Sizes, with_logits: int, with_gradients: int, summed: bool) -> int:
     sides = 2 if sizes.differentiate_p else 1
-    block = tokens * sizes.vocab * (8 + sides * sizes.itemsize)
-    if tokens >= sizes.num_tokens:
-        return block
-    return block + 4 * sizes.vocab * (sizes.q_width + (sizes.p_width if sizes.differentiate_p else 0))
+    held = sizes.vocab * (8 * with_logits + sides * sizes.itemsize * with_gradients)
+    widths = sizes.q_width + (sizes.p_width if sizes.differentiate_p else 0)
+    return held + (4 * sizes.vocab * widths if summed else 0)
 
 
 def vocab_block_bytes(sizes: Sizes, vocab: int) -> int:
@@ -60,12 +69,14 @@ def vocab_block_bytes(sizes: Sizes, vocab: int) -> int:
 def choose_blocks(
     sizes: Sizes, memory_limit: int, token_block: int | None = None, vocab_block: int | None = None
 ) -> Blocks:
-    """The largest blocks of tokens that fit the limit, or blocks of the vocabulary where not even small ones do.
+    """The fewest blocks of tokens that fit the limit, or blocks of the vocabulary where not even small ones do.
 
     >>> choose_blocks(Sizes(8192, 128_256, 4096, 2048, 2, False), DEFAULT_MEMORY)
-    Blocks(tokens=1024, vocab=128256)
+    Blocks(tokens=256, vocab=128256, group=32)
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
-    Blocks(tokens=2048, vocab=94336)
+    Blocks(tokens=420, vocab=256000, group=5)
+    >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
+    Blocks(tokens=8192, vocab=10880, group=1)
     """
     name = "linear_head_divergence"
     for argument, value in (("token_block", token_block), ("vocab_block", vocab_block)):
@@ -73,18 +84,29 @@ def choose_blocks(
             checks.check_integer(name, argument, value, low=1)
     if token_block is not None and vocab_block is not None:
         raise checks.fail(name, "vocab_block", f"is {vocab_block} beside token_block {token_block}", "one of the two")
-    if token_block is not None:
-        return Blocks(min(token_block, sizes.num_tokens), sizes.vocab)
     if vocab_block is not None:
         return Blocks(sizes.num_tokens, min(vocab_block, sizes.vocab))
+    if token_block is not None:
+        tokens = min(token_block, sizes.num_tokens)
+        return Blocks(tokens, sizes.vocab, max(_group(sizes, memory_limit, tokens), 1))
     if token_block_bytes(sizes, sizes.num_tokens) <= memory_limit:
         return Blocks(sizes.num_tokens, sizes.vocab)
-    fitting = _fitting(memory_limit, lambda tokens: token_block_bytes(sizes, tokens))
-    if fitting >= min(_SMALLEST_TOKEN_BLOCK, sizes.num_tokens):
-        num_blocks = -(-sizes.num_tokens // fitting)
-        return Blocks(-(-sizes.num_tokens // num_blocks), sizes.vocab)
+    # As large as leaves room for the logit gradients of all tokens; smaller ones gain nothing but memory.
+    beside = _fitting(memory_limit, lambda tokens: _held_bytes(sizes, tokens, sizes.num_tokens, False))
+    for tokens in (beside // _TILE * _TILE, _GOOD_TOKEN_BLOCK, _SMALLEST_TOKEN_BLOCK):
+        group = _group(sizes, memory_limit, tokens) if tokens >= _SMALLEST_TOKEN_BLOCK else 0
+        if group >= 1:
+            return Blocks(tokens, sizes.vocab, group)
     fitting = _fitting(memory_limit, lambda vocab: vocab_block_bytes(sizes, vocab))
     return Blocks(sizes.num_tokens, min(max(fitting // _TILE, 1) * _TILE, sizes.vocab))
+
+
+def _group(sizes: Sizes, memory_limit: int, tokens: int) -> int:
+    """How many blocks of ``tokens`` can have their gradients held within the limit."""
+    everything = -(-sizes.num_tokens // tokens)
+    if token_block_bytes(sizes, tokens, everything) <= memory_limit:
+        return everything
+    return min(_fitting(memory_limit, lambda group: _held_bytes(sizes, tokens, tokens * group, True)), everything - 1)
 
 
 def _fitting(limit: int, size: Callable[[int], int]) -> int:

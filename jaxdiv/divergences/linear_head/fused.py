@@ -1,24 +1,40 @@
-"""Rows of logits to losses and logit gradients on a GPU, in three passes that each read the logits once.
+"""Rows of logits to losses and logit gradients on a GPU, in passes that each read the logits once.
 
-The passes are those of `rows`: log-sum-exps, sums, gradients. Written as kernels of one segment of a row per program
-they take three fifths of the time of XLA's fusions of the same formulas.
+The passes are those of `rows`: log-sum-exps, sums, gradients. Powers have the sums that their gradients need from the
+first pass (`early`) and the rest of them from the last, so that the middle one falls away. Written as kernels of one
+segment of a row per program they take three fifths of the time of XLA's fusions of the same formulas.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from jaxdiv.divergences.linear_head.early import (
+    ABSENT,
+    early_parts,
+    early_power,
+    early_sums,
+    num_early_parts,
+    partial_lse,
+    total_lse,
+)
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums, losses, slope_factor
 from jaxdiv.divergences.linear_head.terms import category_terms
 
 _SEGMENT = 2048  # logits per program
 _NUM_WARPS = 4
-# What padding holds: exp of it is 0 and, unlike -inf, differences of it are no NaN.
-_ABSENT = -1e30
+
+
+class GradientBuffers(NamedTuple):
+    """``[blocks, tokens, width]`` logit gradients of many blocks of tokens; p's is None where p is fixed."""
+
+    q: jax.Array
+    p: jax.Array | None
 
 
 def fused_rows(
@@ -28,12 +44,13 @@ def fused_rows(
     weights: jax.Array,
     labels: jax.Array | None,
     vocab_size: int,
-    dtype: jnp.dtype,
+    buffers: GradientBuffers,
+    block: jax.Array | int,
     *,
     zeros: bool = True,
     segment: int = _SEGMENT,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, GradientBuffers]:
     """Losses and weighted logit gradients of `rows`, from float32 logits.
 
     Args:
@@ -43,49 +60,66 @@ def fused_rows(
         weights: ``[tokens]`` float32.
         labels: ``[tokens]`` integers, or None.
         vocab_size: the columns that exist for both.
-        dtype: of the gradients.
+        buffers: what the gradients are written into, in place; padding columns get 0.
+        block: which block of the buffers.
         zeros: whether logits may be -inf.
         segment: logits per program, a power of two.
         interpret: run on the CPU, for tests.
 
     Returns:
-        ``(loss [tokens] float32, grad_q [tokens, width_q], grad_p or None)``; padding columns have gradient 0.
+        ``(loss [tokens] float32, buffers)``.
     """
     both = objective.differentiate_p
     width = max(q_logits.shape[1], p_logits.shape[1] if both else 0)
     grid = (q_logits.shape[0], pl.cdiv(width, segment))
     rows_by_segments = jax.ShapeDtypeStruct(grid, jnp.float32)
+    has_labels, early = bool(objective.label_weight), early_power(objective) is not None
 
-    def run(kernel: Callable[..., None], outputs: list[jax.ShapeDtypeStruct], *arrays: jax.Array) -> list[jax.Array]:
+    def run(kernel: Callable[..., None], outputs: list, *arrays: jax.Array, aliases: dict | None = None) -> list:
+        inputs = (p_logits, q_logits, *arrays)
         bound = functools.partial(
-            kernel, objective=objective, columns=_Columns(segment, vocab_size), zeros=zeros, num_inputs=len(arrays) + 2
+            kernel, objective=objective, columns=_Columns(segment, vocab_size), zeros=zeros, num_arrays=len(arrays)
         )
         params = plgpu.CompilerParams(num_warps=_NUM_WARPS, num_stages=1)
         return pl.pallas_call(
             bound,
             grid=grid,
             out_shape=outputs,
+            input_output_aliases=aliases or {},
             compiler_params=None if interpret else params,
             interpret=interpret,
             name="linear_head" + kernel.__name__,
-        )(p_logits, q_logits, *arrays)
+        )(*inputs)
 
-    parts = run(_partition_kernel, [rows_by_segments] * _num_partitions(objective) * 2)
-    lses = [_total_lse(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-    statistics = RowStatistics(lses[0], lses[1], lses[-1] if objective.label_weight else None)
-
+    num_lses, num_early = _num_partitions(objective), num_early_parts(objective)
+    parts = run(_partition_kernel, [rows_by_segments] * (2 * num_lses + num_early))
+    lses = [total_lse(*parts[2 * i : 2 * i + 2]) for i in range(num_lses)]
+    statistics = RowStatistics(lses[0], lses[1], lses[-1] if has_labels else None)
     if labels is None:
         labels = jnp.zeros(grid[:1], jnp.int32)
-    per_row = [x for x in (*lses, labels.astype(jnp.int32)) if x is not None]
-    num_sums = 2 + both + bool(objective.label_weight)
-    parts = [x.sum(-1) for x in run(_sums_kernel, [rows_by_segments] * num_sums, *per_row)]
-    sums = RowSums(parts[0], parts[1], parts[2] if both else None, parts[-1] if objective.label_weight else None)
+    per_row = [*lses, labels.astype(jnp.int32)]
 
-    factor = weights * slope_factor(objective, sums.value)
-    per_row += [weights.astype(jnp.float32), factor, sums.slope_q, *([sums.slope_p] if both else [])]
-    shapes = [q_logits.shape, *([p_logits.shape] if both else [])]
-    grads = run(_gradient_kernel, [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes], *per_row)
-    return losses(objective, statistics, sums), grads[0], grads[1] if both else None
+    value = label_logit = None
+    if early:
+        slope_q, slope_p, rough_value = early_sums(objective, parts[2 * num_lses :], parts[0], parts[2], *lses[:2])
+    else:
+        sums = [x.sum(-1) for x in run(_sums_kernel, [rows_by_segments] * (2 + both + has_labels), *per_row)]
+        value, slope_q, slope_p = sums[0], sums[1], sums[2] if both else None
+        label_logit, rough_value = sums[-1] if has_labels else None, value
+
+    weights = weights.astype(jnp.float32)
+    per_row += [weights, weights * slope_factor(objective, rough_value), slope_q, *([slope_p] if both else [])]
+    written = [x for x in buffers if x is not None]
+    arrays = [*written, jnp.asarray(block, jnp.int32).reshape(1), *per_row]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in written]
+    late = [rows_by_segments] * (early * (1 + has_labels))
+    outputs = run(_gradient_kernel, [*shapes, *late], *arrays, aliases={2 + i: i for i in range(len(written))})
+    buffers = GradientBuffers(outputs[0], outputs[1] if both else None)
+    if early:
+        sums = [x.sum(-1) for x in outputs[len(written) :]]
+        value, label_logit = sums[0], sums[1] if has_labels else None
+    row_sums = RowSums(value, slope_q, slope_p if both else None, label_logit)
+    return losses(objective, statistics, row_sums), buffers
 
 
 class _Columns:
@@ -99,7 +133,7 @@ class _Columns:
         row, start = pl.program_id(0), pl.program_id(1) * self.segment
         numbers = start + jnp.arange(self.segment, dtype=jnp.int32)
         here = pl.ds(start, self.segment)
-        return row, here, numbers, plgpu.load(ref.at[row, here], mask=numbers < self.vocab_size, other=_ABSENT)
+        return row, here, numbers, plgpu.load(ref.at[row, here], mask=numbers < self.vocab_size, other=ABSENT)
 
 
 def _num_partitions(objective: Objective) -> int:
@@ -107,26 +141,17 @@ def _num_partitions(objective: Objective) -> int:
     return 3 if objective.label_weight and objective.temperature != 1.0 else 2
 
 
-def _partial_lse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maximum and sum of exp(logits - maximum); all of them may be -inf."""
-    top = jnp.maximum(jnp.max(logits, axis=0), _ABSENT)
-    return top, jnp.sum(jnp.exp(logits - top), axis=0)
-
-
-def _total_lse(tops: jax.Array, sums: jax.Array) -> jax.Array:
-    top = tops.max(-1)
-    return top + jnp.log(jnp.sum(sums * jnp.exp(tops - top[:, None]), -1))
-
-
-def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_inputs):
-    del zeros, num_inputs
+def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_arrays):
+    del num_arrays
     row, _, _, p_logits = columns.load(p_ref)
     q_logits = columns.load(q_ref)[-1]
     scale = 1.0 / objective.temperature
-    parts = [*_partial_lse(scale * p_logits), *_partial_lse(scale * q_logits)]
+    p, q = scale * p_logits, scale * q_logits
+    parts = [*partial_lse(p), *partial_lse(q)]
+    early = early_parts(objective, p, q, parts[0], parts[2], zeros)
     if _num_partitions(objective) == 3:
-        parts += _partial_lse(q_logits)
-    for ref, part in zip(out_refs, parts, strict=True):
+        parts += partial_lse(q_logits)
+    for ref, part in zip(out_refs, [*parts, *early], strict=True):
         ref[row, pl.program_id(1)] = part
 
 
@@ -134,8 +159,12 @@ def _log_probs(objective, logits, lse_ref, row):
     return logits * (1.0 / objective.temperature) - lse_ref[row]
 
 
-def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_inputs):
-    row_refs, out_refs = refs[: num_inputs - 2], refs[num_inputs - 2 :]
+def _label_part(label_ref, row, numbers, q_logits):
+    return jnp.sum(jnp.where(numbers == label_ref[row], q_logits, 0.0), axis=0)
+
+
+def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
+    row_refs, out_refs = refs[:num_arrays], refs[num_arrays:]
     row, _, numbers, p_logits = columns.load(p_ref)
     q_logits = columns.load(q_ref)[-1]
     log_p = _log_probs(objective, p_logits, row_refs[0], row)
@@ -146,13 +175,15 @@ def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_inputs):
         dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
         parts.append(jnp.sum(dual.slope, axis=0))
     if objective.label_weight:
-        parts.append(jnp.sum(jnp.where(numbers == row_refs[-1][row], q_logits, 0.0), axis=0))
+        parts.append(_label_part(row_refs[-1], row, numbers, q_logits))
     for ref, part in zip(out_refs, parts, strict=True):
         ref[row, pl.program_id(1)] = part
 
 
-def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_inputs):
-    row_refs, out_refs = refs[: num_inputs - 2], refs[num_inputs - 2 :]
+def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
+    both = objective.differentiate_p
+    inputs, out_refs = refs[1 + both : num_arrays], refs[num_arrays:]
+    block_ref, *row_refs = inputs
     row, here, numbers, p_logits = columns.load(p_ref)
     q_logits = columns.load(q_ref)[-1]
     num_lses = _num_partitions(objective)
@@ -162,17 +193,21 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_inputs)
     weight, factor = weight_ref[row], factor_ref[row]
     real = (numbers < columns.vocab_size) & (weight != 0.0)
 
+    def store(ref, grad):
+        grad = jnp.where(real, grad, 0.0).astype(ref.dtype)
+        plgpu.store(ref.at[block_ref[0], row, here], grad, mask=numbers < ref.shape[2])
+
     terms = category_terms(objective.divergence, log_p, log_q, zeros)
     grad = factor * (terms.slope - terms.q * slope_refs[0][row])
     if objective.label_weight:
         soft = jnp.exp(q_logits - row_refs[num_lses - 1][row])
         grad += objective.label_weight * weight * (soft - (numbers == label_ref[row]).astype(jnp.float32))
-    _store(out_refs[0], row, here, numbers, jnp.where(real, grad, 0.0))
-    if objective.differentiate_p:
+    store(out_refs[0], grad)
+    if both:
         dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
-        grad = factor * (dual.slope - dual.q * slope_refs[1][row])
-        _store(out_refs[1], row, here, numbers, jnp.where(real, grad, 0.0))
-
-
-def _store(ref, row, here, numbers, grad):
-    plgpu.store(ref.at[row, here], grad.astype(ref.dtype), mask=numbers < ref.shape[1])
+        store(out_refs[1], factor * (dual.slope - dual.q * slope_refs[1][row]))
+    late_refs = out_refs[1 + both :]
+    if late_refs:
+        late_refs[0][row, pl.program_id(1)] = jnp.sum(terms.value, axis=0)
+    if late_refs and objective.label_weight:
+        late_refs[1][row, pl.program_id(1)] = _label_part(label_ref, row, numbers, q_logits)

@@ -48,7 +48,7 @@ def can_fuse(*dtypes: jnp.dtype) -> bool:
     return jnp.float64 not in dtypes and jax.default_backend() == "gpu" and jax.device_count() == 1
 
 
-def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
+def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int], output: jnp.dtype | None = None) -> jax.Array:
     """A product accumulated in float32: of 16-bit operands at full speed, of float32 ones without tf32."""
     dtype = jnp.promote_types(a.dtype, b.dtype)
     return lax.dot_general(
@@ -56,7 +56,7 @@ def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
         b.astype(dtype),
         (((contract[0],), (contract[1],)), ((), ())),
         precision=lax.Precision.HIGHEST if dtype == jnp.float32 else None,
-        preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+        preferred_element_type=output or _sum_dtype(dtype),
     )
 
 
@@ -65,40 +65,32 @@ def _logits(side: Side) -> jax.Array:
     return logits if side.bias is None else logits + side.bias.astype(logits.dtype)
 
 
-def _side_gradients(side: Side, grad: jax.Array) -> Side:
-    """Gradients of hidden, head and bias from those of the logits, in float32."""
-    bias = None if side.bias is None else grad.sum(0, dtype=jnp.promote_types(grad.dtype, jnp.float32))
-    return Side(_dot(grad, side.head, (1, 0)), _dot(grad, side.hidden, (0, 0)), bias)
+def _side_gradients(side: Side, grad: jax.Array, head_dtype: jnp.dtype | None = None) -> Side:
+    """Gradients of hidden, head and bias from those of the logits: float32, or the head's rounded once to its dtype."""
+    bias = None if side.bias is None else grad.sum(0, dtype=_sum_dtype(grad.dtype))
+    return Side(_dot(grad, side.head, (1, 0)), _dot(grad, side.hidden, (0, 0), head_dtype), bias)
 
 
 def _compute_dtype(side: Side) -> jnp.dtype:
     return jnp.promote_types(side.hidden.dtype, side.head.dtype)
 
 
-def _whole_rows(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
-    """Losses of a block of tokens against the whole vocabulary, and the float32 gradients of their weighted sum."""
-    p_logits, q_logits = _logits(problem.p), _logits(problem.q)
-    objective, labels = plan.objective, problem.labels
-    if weights is not None and plan.fused:
-        from jaxdiv.divergences.linear_head.fused import fused_rows  # Pallas: half a second that few need
+def _sum_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
 
-        dtype = _compute_dtype(problem.q)
-        zeros = problem.p.bias is not None or problem.q.bias is not None
-        loss, grad_q, grad_p = fused_rows(
-            objective, p_logits, q_logits, weights, labels, plan.vocab_size, dtype, zeros=zeros
-        )
-    else:
-        p_real, q_real = p_logits[:, : plan.vocab_size], q_logits[:, : plan.vocab_size]
-        statistics = rows.log_partition(objective, p_real, q_real)
-        sums = rows.row_sums(objective, statistics, p_real, q_real, labels)
-        loss = rows.losses(objective, statistics, sums)
-        if weights is None:
-            return loss, None
-        grad_q, grad_p = rows.logit_gradients(objective, statistics, sums, p_real, q_real, weights, labels)
-        grad_q = _padded(grad_q, problem.q)
-        grad_p = None if grad_p is None else _padded(grad_p, problem.p)
-    p = None if grad_p is None else _side_gradients(problem.p, grad_p)
-    return loss, Gradients(p, _side_gradients(problem.q, grad_q))
+
+def _whole_rows(
+    plan: Plan, problem: Problem, weights: jax.Array | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None] | None]:
+    """Losses of a block of tokens, and the logit gradients of their weighted sum as (of q, of p or None)."""
+    p_logits, q_logits = _logits(problem.p)[:, : plan.vocab_size], _logits(problem.q)[:, : plan.vocab_size]
+    statistics = rows.log_partition(plan.objective, p_logits, q_logits)
+    sums = rows.row_sums(plan.objective, statistics, p_logits, q_logits, problem.labels)
+    loss = rows.losses(plan.objective, statistics, sums)
+    if weights is None:
+        return loss, None
+    grad_q, grad_p = rows.logit_gradients(plan.objective, statistics, sums, p_logits, q_logits, weights, problem.labels)
+    return loss, (_padded(grad_q, problem.q), None if grad_p is None else _padded(grad_p, problem.p))
 
 
 def _padded(grad: jax.Array, side: Side) -> jax.Array:
@@ -106,53 +98,124 @@ def _padded(grad: jax.Array, side: Side) -> jax.Array:
     return jnp.pad(grad.astype(_compute_dtype(side)), ((0, 0), (0, side.head.shape[0] - grad.shape[1])))
 
 
-def _split_tokens(x: jax.Array, num_blocks: int) -> jax.Array:
-    """``[tokens, ...]`` to ``[num_blocks, block, ...]``, padded with zeros; block i holds the tokens i mod num_blocks.
+def _fused_gradients(plan: Plan, problem: Problem, hidden: tuple, labels, weights) -> tuple[jax.Array, tuple]:
+    """`_whole_rows` of every block in turn, by the GPU kernels, which write into one array for all blocks."""
+    from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows  # Pallas: half a second that few need
 
-    Strided, so that tokens sharded over devices leave a share of every block on each of them.
+    zeros = problem.p.bias is not None or problem.q.bias is not None
+
+    def buffer(side: Side) -> jax.Array:
+        return lax.empty((*weights.shape, side.head.shape[0]), _compute_dtype(side))
+
+    def step(buffers, block):
+        index, p_hidden, q_hidden, block_labels, block_weights = block
+        p_logits = _logits(problem.p._replace(hidden=p_hidden))
+        q_logits = _logits(problem.q._replace(hidden=q_hidden))
+        loss, buffers = fused_rows(
+            plan.objective,
+            p_logits,
+            q_logits,
+            block_weights,
+            block_labels,
+            plan.vocab_size,
+            buffers,
+            index,
+            zeros=zeros,
+        )
+        return buffers, loss
+
+    buffers = GradientBuffers(buffer(problem.q), buffer(problem.p) if plan.objective.differentiate_p else None)
+    buffers, losses = lax.scan(step, buffers, (jnp.arange(len(weights)), *hidden, labels, weights))
+    return losses, tuple(buffers)
+
+
+def _group(
+    plan: Plan, problem: Problem, hidden: tuple, labels: jax.Array | None, weights: jax.Array, last: bool
+) -> tuple[jax.Array, Gradients]:
+    """Losses and gradients of several blocks: all their logit gradients first, then one product for each array.
+
+    ``hidden``, ``labels`` and ``weights`` are ``[blocks, tokens, ...]``; the gradients of the hidden states are so too.
+    With ``last`` nothing will be added to the head's gradient, which then needs no float32 (but for float16's range).
     """
-    padded = jnp.pad(x, [(0, -x.shape[0] % num_blocks)] + [(0, 0)] * (x.ndim - 1))
-    return jnp.moveaxis(padded.reshape(-1, num_blocks, *x.shape[1:]), 1, 0)
+    if plan.fused:
+        losses, grads = _fused_gradients(plan, problem, hidden, labels, weights)
+    else:
+
+        def step(_, block):
+            p_hidden, q_hidden, block_labels, block_weights = block
+            p, q = problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden)
+            return None, _whole_rows(plan, Problem(p, q, block_labels), block_weights)
+
+        _, (losses, grads) = lax.scan(step, None, (*hidden, labels, weights))
+
+    def products(side: Side, side_hidden: jax.Array, grad: jax.Array) -> Side:
+        flat = side._replace(hidden=side_hidden.reshape(-1, side_hidden.shape[-1]))
+        head_dtype = grad.dtype if last and grad.dtype != jnp.float16 else None
+        grads = _side_gradients(flat, grad.reshape(-1, grad.shape[-1]), head_dtype)
+        return grads._replace(hidden=grads.hidden.reshape(side_hidden.shape))
+
+    p = None if grads[1] is None else products(problem.p, hidden[0], grads[1])
+    return losses, Gradients(p, products(problem.q, hidden[1], grads[0]))
+
+
+def _split_tokens(x: jax.Array, num_groups: int, num_blocks: int) -> jax.Array:
+    """``[tokens, ...]`` to ``[groups, blocks, block, ...]``, padded with zeros.
+
+    Block i of all of them holds the tokens i mod the number of blocks, so that tokens sharded over devices leave a
+    share of every block on each of them.
+    """
+    total = num_groups * num_blocks
+    padded = jnp.pad(x, [(0, -x.shape[0] % total)] + [(0, 0)] * (x.ndim - 1))
+    blocks = jnp.moveaxis(padded.reshape(-1, total, *x.shape[1:]), 1, 0)
+    return blocks.reshape(num_groups, num_blocks, *blocks.shape[1:])
 
 
 def _join_tokens(x: jax.Array, num_tokens: int) -> jax.Array:
-    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])[:num_tokens]
+    blocks = x.reshape(-1, *x.shape[2:])
+    return jnp.moveaxis(blocks, 0, 1).reshape(-1, *x.shape[3:])[:num_tokens]
 
 
 def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
     num_tokens = problem.q.hidden.shape[0]
-    num_blocks = -(-num_tokens // plan.blocks.tokens)
-    if num_blocks == 1:
-        return _whole_rows(plan, problem, weights)
+    num_blocks = min(plan.blocks.group, -(-num_tokens // plan.blocks.tokens))
+    num_groups = -(-num_tokens // (plan.blocks.tokens * num_blocks))
     per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
-    blocks = jax.tree.map(lambda x: _split_tokens(x, num_blocks), per_token)
-
-    def body(totals, block):
-        p_hidden, q_hidden, labels, block_weights = block
-        part = Problem(problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden), labels)
-        loss, grads = _whole_rows(plan, part, block_weights)
-        if grads is None:
-            return None, (loss, None)
-        # Heads and biases add up over the blocks; hidden gradients belong to their tokens.
-        sides = [None if side is None else side._replace(hidden=None) for side in grads]
-        hidden = [None if side is None else side.hidden for side in grads]
-        return jax.tree.map(jnp.add, totals, Gradients(*sides)), (loss, Gradients(*hidden))
-
+    groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks), per_token)
     if weights is None:
-        _, (loss, _) = lax.scan(body, None, blocks)
-        return _join_tokens(loss, num_tokens), None
+        blocks = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups[:3])
 
-    def zeros(side: Side) -> Side:
-        dtype = jnp.promote_types(_compute_dtype(side), jnp.float32)
-        bias = None if side.bias is None else jnp.zeros(side.bias.shape, dtype)
-        return Side(None, jnp.zeros(side.head.shape, dtype), bias)
+        def losses_of(block):
+            p_hidden, q_hidden, labels = block
+            part = Problem(problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden), labels)
+            return _whole_rows(plan, part, None)[0]
 
-    start = Gradients(zeros(problem.p) if plan.objective.differentiate_p else None, zeros(problem.q))
-    totals, (loss, hidden) = lax.scan(body, start, blocks)
+        return _join_tokens(lax.map(losses_of, blocks)[None], num_tokens), None
+
+    def body(totals, group):
+        p_hidden, q_hidden, labels, group_weights = group
+        losses, grads = _group(plan, problem, (p_hidden, q_hidden), labels, group_weights, num_groups == 1)
+        # Heads and biases add up over the groups; hidden gradients belong to their tokens.
+        sides = Gradients(*[None if side is None else side._replace(hidden=None) for side in grads])
+        hidden = Gradients(*[None if side is None else side.hidden for side in grads])
+        totals = sides if totals is None else jax.tree.map(jnp.add, totals, sides)
+        return totals, (losses, hidden)
+
+    if num_groups == 1:
+        totals, one = body(None, jax.tree.map(lambda x: x[0], groups))
+        losses, hidden = jax.tree.map(lambda x: x[None], one)
+    else:
+
+        def zeros(side: Side) -> Side:
+            dtype = _sum_dtype(_compute_dtype(side))
+            bias = None if side.bias is None else jnp.zeros(side.bias.shape, dtype)
+            return Side(None, jnp.zeros(side.head.shape, dtype), bias)
+
+        start = Gradients(zeros(problem.p) if plan.objective.differentiate_p else None, zeros(problem.q))
+        totals, (losses, hidden) = lax.scan(body, start, groups)
     totals = cast(Gradients, totals)
     joined = jax.tree.map(lambda x: _join_tokens(x, num_tokens), hidden)
     p = None if totals.p is None else totals.p._replace(hidden=joined.p)
-    return _join_tokens(loss, num_tokens), Gradients(p, totals.q._replace(hidden=joined.q))
+    return _join_tokens(losses, num_tokens), Gradients(p, totals.q._replace(hidden=joined.q))
 
 
 def _columns(side: Side, start: jax.Array | int, size: int) -> Side:
@@ -177,7 +240,7 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
     """Three sweeps: log-sum-exps, sums, gradients."""
     objective, labels = plan.objective, problem.labels
     num_tokens = problem.q.hidden.shape[0]
-    dtype = jnp.promote_types(_compute_dtype(problem.q), jnp.float32)
+    dtype = _sum_dtype(_compute_dtype(problem.q))
 
     def fold_partition(carry, start, p, q):
         block = rows.log_partition(objective, _logits(p), _logits(q))

@@ -56,7 +56,7 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
         s = jnp.maximum(exact_s, _FAR)
     ratio, rest = jnp.exp(s), jnp.expm1(s)  # the smaller over the larger, and that minus 1: each to its own rounding
     q = jnp.where(above, base * ratio, base)
-    family, parameter, factor = _family(divergence)
+    family, parameter, factor = divergence_family(divergence)
     if family == "power":
         value, slope = _power(parameter, above, s, ratio, rest)
     elif family == "jensen_shannon":
@@ -75,7 +75,7 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     return Terms(jnp.where(present, base * value, 0.0), jnp.where(present, base * slope, 0.0), q)
 
 
-def _family(divergence: FDivergence) -> tuple[str, float, float]:
+def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
     """(family, parameter, factor) of the records with a cheap form; normalised ones carry the factor."""
     phi, factor = divergence.phi, 1.0
     while isinstance(phi, Formula) and phi.fn is record._times:

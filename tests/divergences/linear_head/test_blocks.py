@@ -25,23 +25,30 @@ def test_blocks_fit_the_limit(sizes, limit):
     blocks = choose_blocks(sizes, int(limit))
     by_tokens = blocks.vocab == sizes.vocab
     assert by_tokens or blocks.tokens == sizes.num_tokens
-    used = token_block_bytes(sizes, blocks.tokens) if by_tokens else vocab_block_bytes(sizes, blocks.vocab)
+    used = (
+        token_block_bytes(sizes, blocks.tokens, blocks.group) if by_tokens else vocab_block_bytes(sizes, blocks.vocab)
+    )
     assert used <= limit or blocks.vocab == 128, "more than the limit although smaller blocks exist"
 
 
 def test_more_memory_means_larger_blocks():
-    chosen = [choose_blocks(LARGE, int(limit)) for limit in np.geomspace(2e9, 2e10, 8)]
-    assert [b.tokens for b in chosen] == sorted(b.tokens for b in chosen)
+    chosen = [choose_blocks(LARGE, int(limit)) for limit in np.geomspace(1.4e9, 2e10, 12)]
+    held = [min(b.tokens * b.group, LARGE.num_tokens) for b in chosen]
+    assert held == sorted(held)
     assert chosen[-1].tokens == LARGE.num_tokens
 
 
 def test_by_hand():
-    assert choose_blocks(LARGE, 1, token_block=100) == Blocks(100, LARGE.vocab)
+    assert choose_blocks(LARGE, 1, token_block=100) == Blocks(100, LARGE.vocab, 1)
+    assert choose_blocks(LARGE, 10**10, token_block=100) == Blocks(100, LARGE.vocab, 82)
     assert choose_blocks(LARGE, 1, vocab_block=1000) == Blocks(LARGE.num_tokens, 1000)
     assert choose_blocks(LARGE, 1, token_block=10**6) == Blocks(LARGE.num_tokens, LARGE.vocab)
 
 
-@pytest.mark.parametrize("form", [{"token_block": 16}, {"vocab_block": 128}], ids=["tokens", "vocabulary"])
+FORMS = [{"token_block": 16, "memory_limit": 1_000_000}, {"vocab_block": 128}]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["tokens", "vocabulary"])
 def test_no_array_of_logits_in_the_program(form):
     tokens, vocab = 256, 2048
     shapes = dict(q_hidden=(tokens, 8), q_head=(vocab, 8), p_hidden=(tokens, 8), p_head=(vocab, 8))

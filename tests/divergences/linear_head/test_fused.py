@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiv.divergences import alpha, jensen_shannon, kl, skew_kl
+from jaxdiv.divergences import alpha, jensen_shannon, kl, reverse_kl, skew_kl
 from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head import rows
-from jaxdiv.divergences.linear_head.fused import fused_rows
+from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import can_fuse
 from tests.divergences.linear_head.cases import MEMBERS, name_of
@@ -32,10 +32,20 @@ def _by_rows(objective, p_logits, q_logits, weights, labels):
     return rows.losses(objective, statistics, sums), *grads
 
 
+def _fused(objective, p_logits, q_logits, weights, labels, vocab, dtype=jnp.float32, **options):
+    """As `_by_rows`, through block 1 of buffers for three, whose others must stay as they are."""
+    shapes = [(3, *q_logits.shape), (3, *p_logits.shape)][: 1 + objective.differentiate_p]
+    buffers = GradientBuffers(*[jnp.full(shape, 7.0, dtype) for shape in shapes], *[None] * (2 - len(shapes)))
+    loss, buffers = fused_rows(objective, p_logits, q_logits, weights, labels, vocab, buffers, 1, **options)
+    for buffer in buffers[: len(shapes)]:
+        assert jnp.all(buffer[::2] == 7.0)
+    return loss, buffers.q[1], None if buffers.p is None else buffers.p[1]
+
+
 def _check(objective, tokens, vocab, **options):
     p_logits, q_logits, weights, labels = _problem(tokens, vocab)
     labels = labels if objective.label_weight else None
-    got = fused_rows(objective, p_logits, q_logits, weights, labels, vocab, jnp.float32, **options)
+    got = _fused(objective, p_logits, q_logits, weights, labels, vocab, **options)
     expected = jax.jit(_by_rows, static_argnums=0)(objective, p_logits, q_logits, weights, labels)
     for g, e in zip(got, expected, strict=True):
         if e is not None:
@@ -48,10 +58,18 @@ OBJECTIVES = [
     Objective(alpha(0.3), label_weight=0.25, differentiate_p=True),
     Objective(alpha(0.7), Renyi(0.7), temperature=1.5, label_weight=0.5),
     Objective(skew_kl(0.2), differentiate_p=True),
+    Objective(kl(), temperature=1.5, label_weight=0.25, differentiate_p=True),
+    Objective(reverse_kl().normalized(), temperature=0.5),
+    Objective(reverse_kl(), differentiate_p=True),
+    Objective(alpha(-0.5), differentiate_p=True),
+    Objective(alpha(2.0), Renyi(2.0), differentiate_p=True),
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.divergence.name)
+NAMES = [f"{o.divergence.name}-{i}" for i, o in enumerate(OBJECTIVES)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 @pytest.mark.parametrize("segment", [16, 64])
 def test_interpreted(objective, segment):
     """Rows in several segments, the last one ragged, and in one."""
@@ -61,25 +79,27 @@ def test_interpreted(objective, segment):
 def test_padding_gets_no_gradient():
     p_logits, q_logits, weights, _ = _problem(4, 50)
     wide = jnp.pad(p_logits, ((0, 0), (0, 6)), constant_values=9.0)
-    got = fused_rows(Objective(kl()), wide, q_logits, weights, None, 44, jnp.float32, segment=64, interpret=True)
-    short = fused_rows(
-        Objective(kl()), p_logits[:, :44], q_logits[:, :44], weights, None, 44, jnp.float32, segment=64, interpret=True
-    )
+    got = _fused(Objective(kl()), wide, q_logits, weights, None, 44, segment=64, interpret=True)
+    short = _fused(Objective(kl()), p_logits[:, :44], q_logits[:, :44], weights, None, 44, segment=64, interpret=True)
     np.testing.assert_allclose(got[0], short[0], rtol=1e-6)
     np.testing.assert_allclose(got[1][:, :44], short[1], atol=1e-7)
     assert not np.any(got[1][:, 44:])
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.divergence.name)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 def test_lowers_for_cuda(objective):
     """Every operation of the kernel exists in Triton: found out without a GPU."""
     labels = jax.ShapeDtypeStruct((4,), jnp.int32) if objective.label_weight else None
     logits, weights = jax.ShapeDtypeStruct((4, 20_000), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.float32)
 
-    def run(p_logits, q_logits, weights, labels):
-        return fused_rows(objective, p_logits, q_logits, weights, labels, 20_000, jnp.bfloat16)
+    buffer = jax.ShapeDtypeStruct((3, 4, 20_000), jnp.bfloat16)
+    buffers = GradientBuffers(buffer, buffer if objective.differentiate_p else None)
 
-    lowered = jax.jit(run).trace(logits, logits, weights, labels).lower(lowering_platforms=("cuda",))
+    def run(p_logits, q_logits, weights, labels, buffers, block):
+        return fused_rows(objective, p_logits, q_logits, weights, labels, 20_000, buffers, block)
+
+    traced = jax.jit(run).trace(logits, logits, weights, labels, buffers, jax.ShapeDtypeStruct((), jnp.int32))
+    lowered = traced.lower(lowering_platforms=("cuda",))
     assert "linear_head_gradient_kernel" in lowered.as_text(debug_info=True)
 
 
