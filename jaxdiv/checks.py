@@ -164,3 +164,23 @@ def check_real(
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         raise fail(function, argument, f"is {reprlib.repr(value)}", "a real Python number")
     check_range(function, argument, value, low, high, open_low=open_low, open_high=open_high)
+
+
+def check_flag(function: str, argument: str, value: Any) -> None:
+    """The value is True or False; an array or a number would be taken for one of them."""
+    if not isinstance(value, bool | np.bool_):
+        raise fail(function, argument, f"is {reprlib.repr(value)}", "True or False")
+
+
+def check_scalar(
+    function: str, argument: str, value: Any, low: float = -np.inf, high: float = np.inf, *, open_high: bool = False
+) -> None:
+    """A real Python number in an interval, or a scalar array of a floating dtype, whose value is not looked at.
+
+    For settings that `optax.inject_hyperparams` replaces by arrays.
+    """
+    if isinstance(value, jax.Array | np.ndarray):
+        check_shape(function, argument, value, ())
+        check_floating(function, **{argument: value})
+    else:
+        check_real(function, argument, value, low, high, open_high=open_high)

@@ -171,3 +171,15 @@ def test_check_instance_integer_and_real():
 def test_check_choice_refuses_what_no_choice_can_be(value):
     with pytest.raises(ValueError, match="(?s)^f: side is .*; expected one of 'p', 'q'"):
         checks.check_choice("f", "side", value, ("p", "q"))
+
+
+def test_check_flag_and_scalar():
+    checks.check_flag("f", "nesterov", np.bool_(True))
+    for value in (1, 0.0, None, "True", jnp.bool_(True), [True]):
+        with pytest.raises(ValueError, match="^f: nesterov is .*; expected True or False"):
+            checks.check_flag("f", "nesterov", value)
+    for value in (0.5, 0, jnp.float32(7.0), np.zeros((), np.float32)):  # of an array only shape and dtype are looked at
+        checks.check_scalar("f", "rate", value, 0.0, 1.0, open_high=True)
+    for value in (1.0, -0.1, True, "0.5", None, jnp.zeros(1), jnp.int32(0), float("nan")):
+        with pytest.raises(ValueError, match="^f: rate (is|has) "):
+            checks.check_scalar("f", "rate", value, 0.0, 1.0, open_high=True)

@@ -1,6 +1,35 @@
 """Optimizers of matrices: the polar factor by Newton-Schulz iterations, and Muon, which steps along it."""
 
+from jaxdiv.optimizers.hyperball import HyperballState, scale_to_hyperball, step_on_sphere
+from jaxdiv.optimizers.matrices import MatrixAxes, MatrixShape, from_matrices, matrix_shapes, to_matrices
+from jaxdiv.optimizers.normuon import normalize_neurons
 from jaxdiv.optimizers.polar import orthogonalize
+from jaxdiv.optimizers.routing import ADAMW_RULES, DEFAULT_RULES, STACKED_RULES, format_routes, route_parameters
 from jaxdiv.optimizers.schedules import SCHEDULES, Schedule
+from jaxdiv.optimizers.transformation import SCALES, MuonState, muon, scale_by_muon
+from jaxdiv.optimizers.weight_decay import decay_weights
 
-__all__ = ["SCHEDULES", "Schedule", "orthogonalize"]
+__all__ = [
+    "ADAMW_RULES",
+    "DEFAULT_RULES",
+    "HyperballState",
+    "MatrixAxes",
+    "MatrixShape",
+    "MuonState",
+    "SCALES",
+    "SCHEDULES",
+    "STACKED_RULES",
+    "Schedule",
+    "decay_weights",
+    "format_routes",
+    "from_matrices",
+    "matrix_shapes",
+    "muon",
+    "normalize_neurons",
+    "orthogonalize",
+    "route_parameters",
+    "scale_by_muon",
+    "scale_to_hyperball",
+    "step_on_sphere",
+    "to_matrices",
+]
