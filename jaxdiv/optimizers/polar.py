@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxdiv.checks import check_choice, fail, floating_array
 from jaxdiv.numerics import promote
 from jaxdiv.optimizers.schedules import Schedule, find_schedule
-from jaxdiv.optimizers.symmetric import gram_product, multiply, symmetric_polynomial
+from jaxdiv.optimizers.symmetric import Kernels, check_kernels, gram_product, multiply, symmetric_polynomial
 from jaxdiv.typing import Array, ArrayLike
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -18,6 +18,7 @@ def orthogonalize(
     schedule: str | Schedule = "you",
     dtype: DTypeLike = jnp.bfloat16,
     method: str = "standard",
+    kernels: Kernels = "auto",
 ) -> Array:
     r"""The polar factor ``U V^T`` of ``x = U diag(sigma) V^T``, up to what the schedule does to each singular value.
 
@@ -34,6 +35,7 @@ def orthogonalize(
         dtype: of the iterates: bfloat16, float16, float32 or float64. Products accumulate in float32 at least; float32
             products are full ones, not the ten bits of a GPU's fast path.
         method: "standard" iterates on X.
+        kernels: of the symmetric products, see `gram_product`.
 
     Returns:
         ``[..., m, n]`` in x's dtype. Differentiable, through the steps.
@@ -54,9 +56,10 @@ def orthogonalize(
     schedule = find_schedule("orthogonalize", schedule)
     dtype = _iteration_dtype(dtype)
     check_choice("orthogonalize", "method", method, ("standard",))
+    check_kernels("orthogonalize", kernels)
     tall = x.shape[-2] > x.shape[-1]
     y = _normalized(x.mT if tall else x, schedule.safety).astype(dtype)
-    y = _standard(y, schedule).astype(x.dtype)
+    y = _standard(y, schedule, kernels).astype(x.dtype)
     return y.mT if tall else y
 
 
@@ -86,10 +89,10 @@ def almost_orthogonal(x: Array, gram: Array) -> tuple[Array, Array]:
     return (promote(x) * s[..., :, None]).astype(x.dtype), scaled.astype(x.dtype)
 
 
-def _standard(x: Array, schedule: Schedule) -> Array:
+def _standard(x: Array, schedule: Schedule, kernels: Kernels) -> Array:
     for step, (a, b, c) in enumerate(schedule.coefficients):
-        gram = gram_product(x)
+        gram = gram_product(x, kernels=kernels)
         if step == 0 and schedule.rescale == "aol":
             x, gram = almost_orthogonal(x, gram)
-        x = multiply(symmetric_polynomial(gram, b=b, c=c), x, beta=a, addend=x)
+        x = multiply(symmetric_polynomial(gram, b=b, c=c, kernels=kernels), x, beta=a, addend=x)
     return x
