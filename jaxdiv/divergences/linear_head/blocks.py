@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jaxdiv import checks
 
-DEFAULT_MEMORY = 2_400_000_000
+DEFAULT_MEMORY = 2_650_000_000
 # On an H200 the products of fewer tokens with the head read its rows more slowly than they multiply.
 _GOOD_TOKEN_BLOCK = 256
 _SMALLEST_TOKEN_BLOCK = 128
@@ -72,9 +72,9 @@ def choose_blocks(
     """The fewest blocks of tokens that fit the limit, or blocks of the vocabulary where not even small ones do.
 
     >>> choose_blocks(Sizes(8192, 128_256, 4096, 2048, 2, False), DEFAULT_MEMORY)
-    Blocks(tokens=256, vocab=128256, group=32)
+    Blocks(tokens=512, vocab=128256, group=16)
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
-    Blocks(tokens=420, vocab=256000, group=5)
+    Blocks(tokens=384, vocab=256000, group=6)
     >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
     Blocks(tokens=8192, vocab=10880, group=1)
     """

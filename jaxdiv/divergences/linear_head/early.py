@@ -13,8 +13,6 @@ import jax.numpy as jnp
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.terms import divergence_family
 
-# Nearer to 0 or 1 the division by a or 1 - a would enlarge the rounding.
-_MARGIN = 0.1
 # Of a sum of exponentials that has no term: exp of it is 0 and, unlike -inf, differences of it are no NaN.
 ABSENT = -1e30
 
@@ -30,7 +28,7 @@ class EarlySums(NamedTuple):
 def early_power(objective: Objective) -> float | None:
     """The power a whose sums can be had early, or None."""
     family, a, _ = divergence_family(objective.divergence)
-    return a if family == "power" and (a in (0.0, 1.0) or min(abs(a), abs(1.0 - a)) >= _MARGIN) else None
+    return a if family == "power" else None
 
 
 def partial_lse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,8 +1,8 @@
 """Rows of logits to losses and logit gradients on a GPU, in passes that each read the logits once.
 
-The passes are those of `rows`: log-sum-exps, sums, gradients. Powers have the sums that their gradients need from the
-first pass (`early`) and the rest of them from the last, so that the middle one falls away. Written as kernels of one
-segment of a row per program they take three fifths of the time of XLA's fusions of the same formulas.
+The passes are log-sum-exps, the sums that gradients need, gradients together with the values. Powers have those sums
+from the first pass (`early`), so that the middle one falls away. Kernels of one segment of a row per program take half
+of the time of XLA's fusions of the same formulas.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jaxdiv.divergences.linear_head.early import (
     total_lse,
 )
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums, losses, slope_factor
-from jaxdiv.divergences.linear_head.terms import category_terms
+from jaxdiv.divergences.linear_head.terms import category_terms, rough_slope
 
 _SEGMENT = 2048  # logits per program
 _NUM_WARPS = 4
@@ -73,7 +73,7 @@ def fused_rows(
     width = max(q_logits.shape[1], p_logits.shape[1] if both else 0)
     grid = (q_logits.shape[0], pl.cdiv(width, segment))
     rows_by_segments = jax.ShapeDtypeStruct(grid, jnp.float32)
-    has_labels, early = bool(objective.label_weight), early_power(objective) is not None
+    has_labels = bool(objective.label_weight)
 
     def run(kernel: Callable[..., None], outputs: list, *arrays: jax.Array, aliases: dict | None = None) -> list:
         inputs = (p_logits, q_logits, *arrays)
@@ -99,26 +99,22 @@ def fused_rows(
         labels = jnp.zeros(grid[:1], jnp.int32)
     per_row = [*lses, labels.astype(jnp.int32)]
 
-    value = label_logit = None
-    if early:
+    if early_power(objective) is not None:
         slope_q, slope_p, rough_value = early_sums(objective, parts[2 * num_lses :], parts[0], parts[2], *lses[:2])
     else:
-        sums = [x.sum(-1) for x in run(_sums_kernel, [rows_by_segments] * (2 + both + has_labels), *per_row)]
-        value, slope_q, slope_p = sums[0], sums[1], sums[2] if both else None
-        label_logit, rough_value = sums[-1] if has_labels else None, value
+        sums = [x.sum(-1) for x in run(_sums_kernel, [rows_by_segments] * _num_sums(objective), *per_row)]
+        slope_q, slope_p, rough_value = sums[0], sums[1] if both else None, sums[-1]
 
     weights = weights.astype(jnp.float32)
     per_row += [weights, weights * slope_factor(objective, rough_value), slope_q, *([slope_p] if both else [])]
     written = [x for x in buffers if x is not None]
     arrays = [*written, jnp.asarray(block, jnp.int32).reshape(1), *per_row]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in written]
-    late = [rows_by_segments] * (early * (1 + has_labels))
+    late = [rows_by_segments] * (1 + has_labels)
     outputs = run(_gradient_kernel, [*shapes, *late], *arrays, aliases={2 + i: i for i in range(len(written))})
+    late_sums = [x.sum(-1) for x in outputs[len(written) :]]
+    row_sums = RowSums(late_sums[0], slope_q, slope_p if both else None, late_sums[1] if has_labels else None)
     buffers = GradientBuffers(outputs[0], outputs[1] if both else None)
-    if early:
-        sums = [x.sum(-1) for x in outputs[len(written) :]]
-        value, label_logit = sums[0], sums[1] if has_labels else None
-    row_sums = RowSums(value, slope_q, slope_p if both else None, label_logit)
     return losses(objective, statistics, row_sums), buffers
 
 
@@ -141,6 +137,11 @@ def _num_partitions(objective: Objective) -> int:
     return 3 if objective.label_weight and objective.temperature != 1.0 else 2
 
 
+def _num_sums(objective: Objective) -> int:
+    """Slopes, and the value where the gradient depends on it."""
+    return 1 + objective.differentiate_p + (objective.renyi is not None)
+
+
 def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_arrays):
     del num_arrays
     row, _, _, p_logits = columns.load(p_ref)
@@ -159,25 +160,19 @@ def _log_probs(objective, logits, lse_ref, row):
     return logits * (1.0 / objective.temperature) - lse_ref[row]
 
 
-def _label_part(label_ref, row, numbers, q_logits):
-    return jnp.sum(jnp.where(numbers == label_ref[row], q_logits, 0.0), axis=0)
-
-
 def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
     row_refs, out_refs = refs[:num_arrays], refs[num_arrays:]
-    row, _, numbers, p_logits = columns.load(p_ref)
+    row, _, _, p_logits = columns.load(p_ref)
     q_logits = columns.load(q_ref)[-1]
     log_p = _log_probs(objective, p_logits, row_refs[0], row)
     log_q = _log_probs(objective, q_logits, row_refs[1], row)
-    terms = category_terms(objective.divergence, log_p, log_q, zeros)
-    parts = [jnp.sum(terms.value, axis=0), jnp.sum(terms.slope, axis=0)]
+    parts = [rough_slope(objective.divergence, log_p, log_q, zeros)]
     if objective.differentiate_p:
-        dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
-        parts.append(jnp.sum(dual.slope, axis=0))
-    if objective.label_weight:
-        parts.append(_label_part(row_refs[-1], row, numbers, q_logits))
+        parts.append(rough_slope(objective.divergence.reversed(), log_q, log_p, zeros))
+    if objective.renyi is not None:
+        parts.append(category_terms(objective.divergence, log_p, log_q, zeros).value)
     for ref, part in zip(out_refs, parts, strict=True):
-        ref[row, pl.program_id(1)] = part
+        ref[row, pl.program_id(1)] = jnp.sum(part, axis=0)
 
 
 def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
@@ -206,8 +201,7 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays)
     if both:
         dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
         store(out_refs[1], factor * (dual.slope - dual.q * slope_refs[1][row]))
-    late_refs = out_refs[1 + both :]
-    if late_refs:
-        late_refs[0][row, pl.program_id(1)] = jnp.sum(terms.value, axis=0)
-    if late_refs and objective.label_weight:
-        late_refs[1][row, pl.program_id(1)] = _label_part(label_ref, row, numbers, q_logits)
+    value_ref, *label_refs = out_refs[1 + both :]
+    value_ref[row, pl.program_id(1)] = jnp.sum(terms.value, axis=0)
+    for ref in label_refs:
+        ref[row, pl.program_id(1)] = jnp.sum(jnp.where(numbers == label_ref[row], q_logits, 0.0), axis=0)

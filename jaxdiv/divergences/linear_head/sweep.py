@@ -65,10 +65,10 @@ def _logits(side: Side) -> jax.Array:
     return logits if side.bias is None else logits + side.bias.astype(logits.dtype)
 
 
-def _side_gradients(side: Side, grad: jax.Array, head_dtype: jnp.dtype | None = None) -> Side:
-    """Gradients of hidden, head and bias from those of the logits: float32, or the head's rounded once to its dtype."""
+def _side_gradients(side: Side, grad: jax.Array, output: jnp.dtype | None = None) -> Side:
+    """Gradients of hidden, head and bias from those of the logits: float32, or the products rounded once."""
     bias = None if side.bias is None else grad.sum(0, dtype=_sum_dtype(grad.dtype))
-    return Side(_dot(grad, side.head, (1, 0)), _dot(grad, side.hidden, (0, 0), head_dtype), bias)
+    return Side(_dot(grad, side.head, (1, 0), output), _dot(grad, side.hidden, (0, 0), output), bias)
 
 
 def _compute_dtype(side: Side) -> jnp.dtype:
@@ -135,7 +135,8 @@ def _group(
     """Losses and gradients of several blocks: all their logit gradients first, then one product for each array.
 
     ``hidden``, ``labels`` and ``weights`` are ``[blocks, tokens, ...]``; the gradients of the hidden states are so too.
-    With ``last`` nothing will be added to the head's gradient, which then needs no float32 (but for float16's range).
+    With ``last`` nothing will be added to the head's gradient, so that the products need no float32 (but for float16's
+    range).
     """
     if plan.fused:
         losses, grads = _fused_gradients(plan, problem, hidden, labels, weights)
@@ -150,37 +151,41 @@ def _group(
 
     def products(side: Side, side_hidden: jax.Array, grad: jax.Array) -> Side:
         flat = side._replace(hidden=side_hidden.reshape(-1, side_hidden.shape[-1]))
-        head_dtype = grad.dtype if last and grad.dtype != jnp.float16 else None
-        grads = _side_gradients(flat, grad.reshape(-1, grad.shape[-1]), head_dtype)
+        output = grad.dtype if last and grad.dtype != jnp.float16 else None
+        grads = _side_gradients(flat, grad.reshape(-1, grad.shape[-1]), output)
         return grads._replace(hidden=grads.hidden.reshape(side_hidden.shape))
 
     p = None if grads[1] is None else products(problem.p, hidden[0], grads[1])
     return losses, Gradients(p, products(problem.q, hidden[1], grads[0]))
 
 
-def _split_tokens(x: jax.Array, num_groups: int, num_blocks: int) -> jax.Array:
+def _split_tokens(x: jax.Array, num_groups: int, num_blocks: int, strided: bool) -> jax.Array:
     """``[tokens, ...]`` to ``[groups, blocks, block, ...]``, padded with zeros.
 
-    Block i of all of them holds the tokens i mod the number of blocks, so that tokens sharded over devices leave a
-    share of every block on each of them.
+    Strided, block i of all of them holds the tokens i mod the number of blocks, so that tokens sharded over devices
+    leave a share of every block on each of them. On one device that would only cost a copy.
     """
     total = num_groups * num_blocks
     padded = jnp.pad(x, [(0, -x.shape[0] % total)] + [(0, 0)] * (x.ndim - 1))
-    blocks = jnp.moveaxis(padded.reshape(-1, total, *x.shape[1:]), 1, 0)
-    return blocks.reshape(num_groups, num_blocks, *blocks.shape[1:])
+    if strided:
+        padded = jnp.moveaxis(padded.reshape(-1, total, *x.shape[1:]), 1, 0)
+    return padded.reshape(num_groups, num_blocks, -1, *x.shape[1:])
 
 
-def _join_tokens(x: jax.Array, num_tokens: int) -> jax.Array:
-    blocks = x.reshape(-1, *x.shape[2:])
-    return jnp.moveaxis(blocks, 0, 1).reshape(-1, *x.shape[3:])[:num_tokens]
+def _join_tokens(x: jax.Array, num_tokens: int, strided: bool) -> jax.Array:
+    rest = x.shape[3:]
+    if strided:
+        x = jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1)
+    return x.reshape(-1, *rest)[:num_tokens]
 
 
 def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
     num_tokens = problem.q.hidden.shape[0]
     num_blocks = min(plan.blocks.group, -(-num_tokens // plan.blocks.tokens))
     num_groups = -(-num_tokens // (plan.blocks.tokens * num_blocks))
+    strided = not plan.fused
     per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
-    groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks), per_token)
+    groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks, strided), per_token)
     if weights is None:
         blocks = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups[:3])
 
@@ -189,7 +194,7 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
             part = Problem(problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden), labels)
             return _whole_rows(plan, part, None)[0]
 
-        return _join_tokens(lax.map(losses_of, blocks)[None], num_tokens), None
+        return _join_tokens(lax.map(losses_of, blocks)[None], num_tokens, strided), None
 
     def body(totals, group):
         p_hidden, q_hidden, labels, group_weights = group
@@ -213,9 +218,9 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
         start = Gradients(zeros(problem.p) if plan.objective.differentiate_p else None, zeros(problem.q))
         totals, (losses, hidden) = lax.scan(body, start, groups)
     totals = cast(Gradients, totals)
-    joined = jax.tree.map(lambda x: _join_tokens(x, num_tokens), hidden)
+    joined = jax.tree.map(lambda x: _join_tokens(x, num_tokens, strided), hidden)
     p = None if totals.p is None else totals.p._replace(hidden=joined.p)
-    return _join_tokens(losses, num_tokens), Gradients(p, totals.q._replace(hidden=joined.q))
+    return _join_tokens(losses, num_tokens, strided), Gradients(p, totals.q._replace(hidden=joined.q))
 
 
 def _columns(side: Side, start: jax.Array | int, size: int) -> Side:

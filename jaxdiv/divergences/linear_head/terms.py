@@ -1,7 +1,7 @@
 """What one category adds to an f-divergence and to its logits gradient, cheap enough for a vocabulary of 100,000.
 
 With base = max(p, q) and s = -|log p - log q| nothing overflows, and one of p, q is base and the other base * e^s, so
-that the powers and Jensen-Shannon need two or three transcendental functions per category where the record's general
+that the powers and Jensen-Shannon need two to four exponentials or logarithms per category where the record's general
 formulas need eight. Every other divergence goes through its record.
 """
 
@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiv.divergences import generators, mixtures, record
+from jaxdiv.divergences.linear_head import near_zero
 from jaxdiv.divergences.record import FDivergence, Formula
 
 # e^s is 0 in float32 and float64 from here on; only terms linear in s still move, and -inf has its own constants.
 _FAR = -1e4
 # Closer than this to the ends of their families the cheap forms divide a difference by a small number.
-_MARGIN = 0.01
+_POWER_MARGIN = 0.1
+_MIXTURE_MARGIN = 0.01
 
 
 _Pair = tuple[jax.Array, jax.Array]
@@ -54,13 +57,13 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     if zeros:
         exact_s = jnp.where(top == -jnp.inf, 0.0, exact_s)
         s = jnp.maximum(exact_s, _FAR)
-    ratio, rest = jnp.exp(s), jnp.expm1(s)  # the smaller over the larger, and that minus 1: each to its own rounding
+    ratio = jnp.exp(s)  # the smaller over the larger
     q = jnp.where(above, base * ratio, base)
     family, parameter, factor = divergence_family(divergence)
     if family == "power":
-        value, slope = _power(parameter, above, s, ratio, rest)
+        value, slope = _power(parameter, above, s, ratio)
     elif family == "jensen_shannon":
-        value, slope = _jensen_shannon(parameter, above, s, ratio, rest)
+        value, slope = _jensen_shannon(parameter, above, s, ratio)
     else:
         value, slope = _general(divergence, above, exact_s)
     if not zeros:
@@ -75,6 +78,22 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     return Terms(jnp.where(present, base * value, 0.0), jnp.where(present, base * slope, 0.0), q)
 
 
+def rough_slope(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, zeros: bool = True) -> jax.Array:
+    """The slope of `category_terms` with an error relative to q, good enough for a sum that q multiplies.
+
+    >>> slope = rough_slope(mixtures.jensen_shannon(), jnp.log(jnp.array([0.75])), jnp.log(jnp.array([0.25])))
+    >>> round(float(slope[0]), 6)  # -log(2) / 8
+    -0.086643
+    """
+    family, pi, factor = divergence_family(divergence)
+    if family != "jensen_shannon":
+        return category_terms(divergence, log_p, log_q, zeros).slope
+    q = jnp.exp(log_q)
+    rho = jnp.minimum(log_p - log_q, 80.0)  # beyond it q is nothing beside p, and e^rho too large
+    slope = -factor * (1.0 - pi) * q * jnp.log(pi * jnp.exp(rho) + (1.0 - pi))
+    return jnp.where(q == 0.0, 0.0, slope) if zeros else slope
+
+
 def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
     """(family, parameter, factor) of the records with a cheap form; normalised ones carry the factor."""
     phi, factor = divergence.phi, 1.0
@@ -82,41 +101,69 @@ def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
         phi, factor = phi.args[0], factor * phi.args[1]
     if isinstance(phi, Formula) and phi.fn is generators._power_phi:
         a = phi.args[0]
-        if a in (0.0, 1.0) or min(abs(a), abs(1.0 - a)) >= _MARGIN:
+        if a in (0.0, 1.0) or (-1.0 <= a <= 2.0 and min(abs(a), abs(1.0 - a)) >= _POWER_MARGIN):
             return "power", a, factor
     if isinstance(phi, Formula) and phi.fn is mixtures._js_phi:
         pi = phi.args[0]
-        if _MARGIN <= pi <= 1.0 - _MARGIN:
+        if _MIXTURE_MARGIN <= pi <= 1.0 - _MIXTURE_MARGIN:
             return "jensen_shannon", pi, factor
     return "general", 0.0, 1.0
 
 
-# Each returns value and slope in units of base; `ratio` is e^s and `rest` expm1(s), `above` says p > q.
+# Each returns value and slope in units of base; `ratio` is e^s and `above` says p > q. The functions `_near_*` are the
+# same formulas in numpy's float64, from which polynomials for s near 0 are made.
 
 
-def _power(a: float, above: jax.Array, s: jax.Array, ratio: jax.Array, rest: jax.Array) -> _Pair:
-    """F = (r^a - a r - (1 - a)) / (a (a - 1)); where p > q its reversal, the power 1 - a, at 1 / r."""
-    falls, grows = s * ratio - rest, rest - s  # KL's and reverse KL's generator at e^s
-    if a == 1.0:
-        return jnp.where(above, grows, falls), jnp.where(above, rest, -rest)
-    if a == 0.0:
-        return jnp.where(above, falls, grows), jnp.where(above, s * ratio, -s)
-    c = jnp.where(above, 1.0 - a, a)
-    power = jnp.expm1(a * s)
-    # e^s - e^{(1 - a) s} as a product whose factors stay finite.
-    drop = jnp.exp((1.0 - a) * s) * power if a > 0.0 else -ratio * jnp.expm1(-a * s)
-    return (jnp.expm1(c * s) - c * rest) / (a * (a - 1.0)), jnp.where(above, drop, -power) / a
+def _power(a: float, above: jax.Array, s: jax.Array, ratio: jax.Array) -> _Pair:
+    """F = (r^a - a r - (1 - a)) / (a (a - 1)), slope (1 - r^a) / a; where p > q at 1 / r, with the power 1 - a."""
+    near = s > near_zero.START
+    value = near_zero.near_zero(_near_power, 2, s, above, (1.0 - a,), (a,))
+    slope = near_zero.near_zero(_near_power_slope, 1, s, above, (a, 1.0), (a, 0.0))
+    if a in (0.0, 1.0):
+        rest = ratio - 1.0
+        falls, grows = s * ratio - rest, rest - s  # KL's and reverse KL's generator at e^s
+        if a == 1.0:
+            far = jnp.where(above, grows, falls), jnp.where(above, rest, -rest)
+        else:
+            far = jnp.where(above, falls, grows), jnp.where(above, s * ratio, -s)
+    else:
+        powers = jnp.exp(a * s), jnp.exp((1.0 - a) * s)
+        c = jnp.where(above, 1.0 - a, a)
+        power = jnp.where(above, powers[1], powers[0])
+        far = (power - 1.0 - c * (ratio - 1.0)) / (a * (a - 1.0)), jnp.where(above, ratio - power, 1.0 - power) / a
+    return jnp.where(near, value, far[0]), jnp.where(near, slope, far[1])
 
 
-def _jensen_shannon(pi: float, above: jax.Array, s: jax.Array, ratio: jax.Array, rest: jax.Array) -> _Pair:
+def _near_power(s: np.ndarray, c: float) -> np.ndarray:
+    if c == 1.0:
+        return s * np.exp(s) - np.expm1(s)
+    return np.expm1(s) - s if c == 0.0 else (np.expm1(c * s) - c * np.expm1(s)) / (c * (c - 1.0))
+
+
+def _near_power_slope(s: np.ndarray, a: float, above: float) -> np.ndarray:
+    slope = -s if a == 0.0 else -np.expm1(a * s) / a
+    return -np.exp((1.0 - a) * s) * slope if above else slope
+
+
+def _jensen_shannon(pi: float, above: jax.Array, s: jax.Array, ratio: jax.Array) -> _Pair:
     """F = pi r log r - m log m with m = pi r + 1 - pi, and f - r f' = -(1 - pi) log m."""
+    near = s > near_zero.START
     c = jnp.where(above, 1.0 - pi, pi)
-    shift = c * rest
-    # log of the mixture over the larger of p and q; far from 1 as a sum of its positive shares
-    shares = jnp.where(above, pi, 1.0 - pi) + c * ratio
-    log_m = jnp.where(shift < -0.5, jnp.log(shares), jnp.log1p(shift))
-    value = c * s * ratio - (1.0 + shift) * log_m
+    m = jnp.where(above, pi, 1.0 - pi) + c * ratio  # the mixture over the larger of p and q
+    log_m = jnp.log(m)
+    value = jnp.where(
+        near, near_zero.near_zero(_near_mixture_value, 2, s, above, (1.0 - pi,), (pi,)), c * s * ratio - m * log_m
+    )
+    log_m = jnp.where(near, near_zero.near_zero(_near_log_mixture, 1, s, above, (1.0 - pi,), (pi,)), log_m)
     return value, -(1.0 - pi) * jnp.where(above, ratio * (log_m - s), log_m)
+
+
+def _near_log_mixture(s: np.ndarray, c: float) -> np.ndarray:
+    return np.log1p(c * np.expm1(s))
+
+
+def _near_mixture_value(s: np.ndarray, c: float) -> np.ndarray:
+    return c * s * np.exp(s) - (1.0 + c * np.expm1(s)) * _near_log_mixture(s, c)
 
 
 def _general(divergence: FDivergence, above: jax.Array, s: jax.Array) -> _Pair:

@@ -58,7 +58,9 @@ class Kernel:
         """The kernel as a function of the squared distance (of the inner product for "polynomial"), elementwise."""
         if self.kind == "distance":
             return -_root(s, self.exponent / 2.0)
-        widths = jnp.asarray(self.bandwidth).astype(s.dtype)
+        # A numpy number is rounded once, to the samples' dtype, whatever jax's default one is.
+        bandwidth = self.bandwidth if isinstance(self.bandwidth, jax.Array) else np.asarray(self.bandwidth)
+        widths = jnp.asarray(bandwidth.astype(s.dtype))
         if self.kind == "polynomial":
             return (widths * s + self.offset) ** int(self.exponent)
         widths = widths.reshape(-1)
