@@ -122,7 +122,7 @@ def torch_steps():
 
         return torch.compile(loss)
 
-    steps = {f"torch.compile {name}": dense(name) for name in ("kl", "js(0.5)")}
+    steps = {f"torch.compile {name}": dense(name) for name in ("kl", "js(0.5)", "alpha(0.3)")}
     try:
         from liger_kernel.transformers import LigerFusedLinearJSD
 
@@ -243,7 +243,7 @@ def main():
             **measure_jax(ours(jensen_shannon(), implementation="xla"), arrays, args.repeats),
         )
     if "jax" in args.parts:
-        for name in ("kl", "js(0.5)"):
+        for name in RECORDS:
             report(what=f"plain jax {name}", **measure_jax(plain_jax(name), arrays, args.repeats))
     if "torch" in args.parts:
         for name, loss in torch_steps().items():
