@@ -105,7 +105,7 @@ class Decoder(nnx.Module):
         """Logits of the token after each one, from it and those before it.
 
         Args:
-            tokens: integers [B, T], 1 <= T <= max_length. Values outside the vocabulary give NaN.
+            tokens: integers [B, T], 1 <= T <= max_length. One outside the vocabulary makes its sequence NaN.
             balance: router biases [L, E] of a mixture of experts, as `init_balance` makes them; None is zeros. They
                 take part in the choice of experts only, and get no gradient.
             with_info: return a `DecoderInfo` too. What of it is not used costs nothing under ``jit``.
@@ -148,7 +148,7 @@ class Decoder(nnx.Module):
         return balance
 
     def _embed(self, tokens: Array) -> Array:
-        rows = jnp.take(self.embedding[...], tokens, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = self.embedding[...].at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         return (math.sqrt(self.config.width) * rows).astype(self.config.compute_dtype())
 
     def _rotation(self, positions: Array) -> Rotation:
