@@ -16,7 +16,7 @@ MUON_VARIANTS: dict[str, dict[str, Any]] = {
     "muon": {},
     "normuon": {"second_moment": "normuon"},
     "muon_cautious": {"cautious": True},
-    "muon_hyperball": {"radius": "hyperball", "weight_decay": 0.0},
+    "muon_hyperball": {"radius": "hyperball", "weight_decay": None},
     "muon_polar_express": {"schedule": "polar_express"},
     "muon_jordan": {"schedule": "jordan"},
     "muon_spectral": {"scale": "spectral"},
@@ -69,7 +69,7 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Muon (or a variant) with AdamW for what is no hidden matrix, or AdamW for all; gradients clipped before either.
 
-    Both decay the same leaves, the hidden matrices, and both AdamWs have b1 = 0.9, b2 = 0.95.
+    Both decay the same leaves, the hidden matrices (on the hyperball none), and both AdamWs have b1 = 0.9, b2 = 0.95.
 
     Args:
         name: one of ``OPTIMIZERS``.
@@ -84,7 +84,7 @@ def build_optimizer(
         core = optax.adamw(rate, b1=0.9, b2=0.95, eps=1e-8, weight_decay=weight_decay, mask=hidden_matrices)
     else:
         # Half precision runs on an accelerator's matrix units; a CPU emulates it.
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         options = {"weight_decay": weight_decay, "dtype": dtype} | MUON_VARIANTS[name]
         core = muon(rate, routes=decoder_routes, aux_learning_rate=_scaled(rate, aux_factor), **options)
     return optax.chain(optax.clip_by_global_norm(clip_norm), core)

@@ -199,7 +199,7 @@ def continuation(config: Config, prompt: bytes, params: PyTree, balance: PyTree)
 def first_lines(text: np.ndarray, *, size: int = MAX_PROMPT) -> bytes:
     r"""Whole lines of up to so many bytes from the middle of the text; a piece of it where its lines are longer.
 
-    >>> first_lines(np.frombuffer(b"one\ntwo\nthree\nfour", np.uint8), size=8)
+    >>> first_lines(np.frombuffer(b"zero\none\ntwo\nthree\n", np.uint8), size=8)
     b'three\n'
     """
     content = text.tobytes()

@@ -58,12 +58,12 @@ def utilisation(config: DecoderConfig, *, length: int, tokens_per_second: float,
 
 
 def cache_size(config: DecoderConfig, *, dtype: Any) -> dict[str, float]:
-    """Bytes of cache per token by the formula, and measured as what 64 more positions add to the arrays."""
+    """Bytes of cache per token by the formula, and measured as what more positions add to the arrays."""
 
     def nbytes(length: int) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(init_cache(config, batch=2, length=length, dtype=dtype)))
 
-    measured = (nbytes(128) - nbytes(64)) / (2 * 64)
+    measured = (nbytes(config.max_length) - nbytes(1)) / (2 * (config.max_length - 1))
     return {"cache_bytes": cache_bytes_per_token(config, dtype), "cache_bytes_measured": measured}
 
 
