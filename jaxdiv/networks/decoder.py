@@ -165,7 +165,8 @@ class Decoder(nnx.Module):
             return nnx.merge(graphdef, params)(h, rotation, biases, with_info=with_info)
 
         if self.config.remat:
-            layer = jax.checkpoint(layer)
+            # Inside a loop nothing can be merged with the forward pass, so nothing has to be kept from it.
+            layer = jax.checkpoint(layer, prevent_cse=self.config.unroll)
         return self._scan(layer, self._embed(tokens), (nnx.to_pure_dict(layers), balance))
 
     def _decode(self, tokens: Array, balance: Array | None, cache: DecoderCache) -> tuple[Array, DecoderCache]:
