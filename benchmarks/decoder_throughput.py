@@ -80,7 +80,7 @@ def train(config, text, *, name, rate, steps, batch, length, seed=0):
         start = time.perf_counter()
         state, metrics = jax.block_until_ready(advance(state, text))
         times.append(time.perf_counter() - start)
-    seconds = np.median(times[1:])
+    seconds = float(np.median(times[1:]))
     return state, metrics, STEPS_PER_CALL * batch * length / seconds
 
 
@@ -236,8 +236,8 @@ def main(argv=None):
     started = time.perf_counter()
     configs = architectures(args.width, args.layers, args.heads, max(args.length, *args.contexts))
     if args.only:
-        chosen = (REFERENCE, *args.only)
-        configs = {name: config for name, config in configs.items() if name.startswith(chosen)}
+        chosen = tuple(args.only)
+        configs = {name: config for name, config in configs.items() if name == REFERENCE or name.startswith(chosen)}
 
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     rows = {_key(row): row for row in map(json.loads, lines) if row["kind"] != "start"}

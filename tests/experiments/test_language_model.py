@@ -144,7 +144,7 @@ def test_one_and_eight_devices_train_alike(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adamw"])
 def test_every_variant_learns(name, corpus):
-    state, _ = train_decoder(Config(optimizer=name, **SMALL), name, corpus, lambda *_: 1.0, None, progress=None)
+    state, _ = train_decoder(Config(optimizer=name, **SMALL), name, corpus, lambda *_: 1.0, None)
     config = Config(**SMALL)
     windows = validation_windows(corpus.validation, length=config.length, limit=8)
     assert Evaluator(apply_of(config.decoder), windows, batch_size=8)(state.params) < 0.8 * np.log(256)

@@ -151,7 +151,7 @@ def test_a_ratio_outside_the_horizons_is_marked(ahead, text):
 def test_a_bad_setup_is_named():
     with pytest.raises(ValueError, match=f"Setup: steps is 50; expected a multiple of {CHUNKS}"):
         Setup(steps=50)
-    assert Setup().horizons == (320, 400, 480, 560, 680)
+    assert Setup().horizons == (240, 320, 400, 480, 560, 680)
 
 
 def test_the_plan_says_what_it_costs():
@@ -160,7 +160,7 @@ def test_the_plan_says_what_it_costs():
     full = 800 * 64 * 512 * 3 * count_decoder_flops(setup.decoder, 512)
     assert f"{count_parameters(setup.decoder):,} parameters, 32,768 tokens a step, 800 steps" in text
     assert 10e6 < count_parameters(setup.decoder) < 30e6
-    runs = 2 * (6 + 2 * 2) + 3 * (0.4 + 0.5 + 0.6 + 0.7 + 0.85)
+    runs = 2 * (6 + 2 * 2) + 3 * (0.3 + 0.4 + 0.5 + 0.6 + 0.7 + 0.85)
     assert f"{runs:.1f} full runs (adamw, muon): {runs * full / 1e14:,.0f} s at 100 TFLOP/s" in text
 
 
@@ -173,6 +173,8 @@ def test_rows_are_read_back_and_another_setup_is_refused(tmp_path):
     assert read_runs(path, SETUP, corpus) == {("muon", 0.1, 2, 40): row}
     assert read_runs(path, SETUP, corpus) == {("muon", 0.1, 2, 40): row}
     assert all(json.loads(line) for line in path.read_text().splitlines())
+    more = dataclasses.replace(SETUP, seeds=5, rates=(0.1,), fractions=(0.3,))
+    assert read_runs(path, more, corpus) == {("muon", 0.1, 2, 40): row}
     with pytest.raises(ValueError, match="has another steps; expected another file"):
         read_runs(path, dataclasses.replace(SETUP, steps=200), corpus)
     with pytest.raises(ValueError, match="has another digest"):
