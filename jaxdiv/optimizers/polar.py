@@ -1,10 +1,13 @@
 """The polar factor of matrices by Newton-Schulz iterations: what Muon steps along."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxdiv.checks import check_choice, fail, floating_array
 from jaxdiv.numerics import promote
+from jaxdiv.optimizers.gram import almost_orthogonal, check_gram_form, gram_form_fits, gram_steps
 from jaxdiv.optimizers.schedules import Schedule, find_schedule
 from jaxdiv.optimizers.symmetric import Kernels, check_kernels, gram_product, multiply, symmetric_polynomial
 from jaxdiv.typing import Array, ArrayLike
@@ -34,8 +37,13 @@ def orthogonalize(
         schedule: a name of `SCHEDULES` or a `Schedule`.
         dtype: of the iterates: bfloat16, float16, float32 or float64. Products accumulate in float32 at least; float32
             products are full ones, not the ten bits of a GPU's fast path.
-        method: "standard" iterates on X.
-        kernels: of the symmetric products, see `gram_product`.
+        method: "standard" iterates on X. "gram" iterates on Gram matrices, with two thirds of the operations where one
+            side is four times the other; it needs a side more than 1.5 times the other, and float32, float64, or
+            float16 with the "you" schedule: with less it loses singular values to rounding. "auto" is "gram" where
+            that holds, and "standard" elsewhere.
+        kernels: of the products X X^T and b A + c A^2, whose results are symmetric. "xla" computes all of them;
+            `TritonTiles` or `MosaicTiles` compute the tiles on and below the diagonal, on one NVIDIA GPU in 16 bits;
+            "auto" takes what has been measured to be the fastest for the shape.
 
     Returns:
         ``[..., m, n]`` in x's dtype. Differentiable, through the steps.
@@ -55,17 +63,20 @@ def orthogonalize(
         raise fail("orthogonalize", "x", f"has shape {x.shape}", "shape (..., m, n) with entries")
     schedule = find_schedule("orthogonalize", schedule)
     dtype = _iteration_dtype(dtype)
-    check_choice("orthogonalize", "method", method, ("standard",))
+    check_choice("orthogonalize", "method", method, ("standard", "gram", "auto"))
     check_kernels("orthogonalize", kernels)
     tall = x.shape[-2] > x.shape[-1]
     y = _normalized(x.mT if tall else x, schedule.safety).astype(dtype)
-    y = _standard(y, schedule, kernels).astype(x.dtype)
+    if method == "gram":
+        check_gram_form("orthogonalize", x.shape, dtype, schedule)
+    gram = method != "standard" and gram_form_fits(x.shape, dtype, schedule)
+    y = (gram_steps if gram else _standard)(y, schedule, kernels).astype(x.dtype)
     return y.mT if tall else y
 
 
-def _iteration_dtype(dtype: object) -> jnp.dtype:
+def _iteration_dtype(dtype: DTypeLike) -> jnp.dtype:
     try:
-        name = jnp.dtype(dtype).name
+        name: Any = jnp.dtype(dtype).name
     except TypeError:
         name = dtype
     check_choice("orthogonalize", "dtype", name, _DTYPES)
@@ -81,18 +92,11 @@ def _normalized(x: Array, safety: float) -> Array:
     return x / (safety * jnp.where(norm == 0.0, 1.0, norm))
 
 
-def almost_orthogonal(x: Array, gram: Array) -> tuple[Array, Array]:
-    """diag(s) x and its Gram matrix diag(s) A diag(s) for s_i = (sum_j |A_ij|)^(-1/2), without another product."""
-    sums = jnp.sum(jnp.abs(promote(gram)), axis=-1)
-    s = jnp.where(sums > 0.0, 1.0 / jnp.sqrt(jnp.where(sums > 0.0, sums, 1.0)), 0.0)
-    scaled = promote(gram) * s[..., :, None] * s[..., None, :]
-    return (promote(x) * s[..., :, None]).astype(x.dtype), scaled.astype(x.dtype)
-
-
 def _standard(x: Array, schedule: Schedule, kernels: Kernels) -> Array:
     for step, (a, b, c) in enumerate(schedule.coefficients):
         gram = gram_product(x, kernels=kernels)
         if step == 0 and schedule.rescale == "aol":
             x, gram = almost_orthogonal(x, gram)
-        x = multiply(symmetric_polynomial(gram, b=b, c=c, kernels=kernels), x, beta=a, addend=x)
+        # a X within the product: a sum after it would read and write X once more.
+        x = multiply(symmetric_polynomial(gram, a=a, b=b, c=c, kernels=kernels), x)
     return x

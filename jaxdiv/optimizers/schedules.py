@@ -132,7 +132,7 @@ _ALL = (
         source="Boissin et al., Turbo-Muon (2025), the almost-orthogonal rescaling; four steps with microsoft/dion's "
         "coefficients: sigma in [0.01, 1] lands in [0.940, 1.051]. Turbo-Muon's own table, (4.0098, -7.0585, 2.4635) "
         "first, is not offered: that row is negative above sigma = 0.884, so that the identity comes back as "
-        "-1.08 times itself.",
+        "-0.99 times itself.",
     ),
     Schedule(
         "cans",
@@ -143,9 +143,10 @@ _ALL = (
             (3.2866, -2.4647, 0.5074),
             (2.2737, -1.6447, 0.4162),
         ),
+        safety=1.02,
         source="Grishina et al., Accelerating Newton-Schulz iteration by Chebyshev-type polynomials (2025), arXiv "
-        "2506.10935. Sigma in [0.001, 1] lands in [0.884, 1.120]; the first step has slope 26 at 1, so that "
-        "rounding to bfloat16 overshoots there: to 1.46 on a wide Gaussian matrix.",
+        "2506.10935. Sigma in [0.0011, 1] lands in [0.884, 1.120]. The five steps have slope 49,000 at 1, so that a "
+        "matrix of rank one, rounded, diverged: the safety is added here. bfloat16 still reaches 1.35.",
     ),
     Schedule(
         "deepseek_v4",
@@ -162,8 +163,9 @@ _ALL = (
             (2.4418906, -1.2764040, 0.0),
             (2.2230472, -0.9630650, 0.0),
         ),
+        safety=1.02,
         source="NVIDIA Emerging-Optimizers, 'cubic5': no A^2, so a step costs two products of three. Sigma in "
-        "[0.01, 1] lands in [0.77, 1.301].",
+        "[0.011, 1] lands in [0.77, 1.301]. Above 1.001 it turns the sign around; the safety is added here.",
     ),
 )
 

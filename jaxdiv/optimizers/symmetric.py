@@ -35,24 +35,47 @@ def gram_product(x: Array, *, kernels: Kernels = "auto") -> Array:
     return multiply(x, x.mT) if tiles is None else _lower(x, x, None, 1.0, 0.0, tiles)
 
 
-def symmetric_polynomial(gram: Array, *, b: float, c: float, kernels: Kernels = "auto") -> Array:
-    """``b A + c A^2`` of symmetric ``[..., n, n]``, in its dtype; without a product where c is 0.
+def symmetric_product(
+    x: Array, y: Array, *, beta: float = 0.0, addend: Array | None = None, kernels: Kernels = "auto"
+) -> Array:
+    """``x y + beta addend`` of symmetric ``[..., n, n]`` that commute, so that the product is symmetric too.
+
+    Args:
+        x: any floating dtype, which is the result's.
+        y: of the same shape and dtype.
+        beta: a number.
+        addend: symmetric, or None.
+        kernels: as `gram_product` has it.
+
+    >>> symmetric_product(jnp.array([[2.0]]), jnp.array([[3.0]])).tolist()
+    [[6.0]]
+    """
+    tiles = _find_tiles(x, kernels)
+    return multiply(x, y, beta=beta, addend=addend) if tiles is None else _lower(x, y, addend, 1.0, beta, tiles)
+
+
+def symmetric_polynomial(gram: Array, *, b: float, c: float, a: float = 0.0, kernels: Kernels = "auto") -> Array:
+    """``a I + b A + c A^2`` of symmetric ``[..., n, n]``, in its dtype; without a product where c is 0.
 
     Args:
         gram: A. A kernel reads all of it and relies on its symmetry.
         b: a number.
         c: a number.
+        a: a number.
         kernels: as `gram_product` has it.
 
-    >>> symmetric_polynomial(jnp.array([[2.0]]), b=1.0, c=0.5).tolist()
-    [[4.0]]
+    >>> symmetric_polynomial(jnp.array([[2.0]]), b=1.0, c=0.5, a=3.0).tolist()
+    [[7.0]]
     """
-    if c == 0.0:
-        return (b * promote(gram)).astype(gram.dtype)
-    tiles = _find_tiles(gram, kernels)
-    if tiles is None:
-        return multiply(gram, gram, alpha=c, beta=b, addend=gram)
-    return _lower(gram, gram, gram, c, b, tiles)
+    n = gram.shape[-1]
+    tiles = None if c == 0.0 else _find_tiles(gram, kernels)
+    if tiles is not None:
+        total, diagonal = _lower(gram, gram, gram, c, b, tiles), jnp.arange(n)
+        return total.at[..., diagonal, diagonal].add(a, indices_are_sorted=True, unique_indices=True)
+    total = b * promote(gram)
+    if c != 0.0:
+        total = c * promote(multiply(gram, gram)) + total
+    return (total + a * jnp.eye(n, dtype=total.dtype)).astype(gram.dtype)
 
 
 def multiply(x: Array, y: Array, *, alpha: float = 1.0, beta: float = 0.0, addend: Array | None = None) -> Array:

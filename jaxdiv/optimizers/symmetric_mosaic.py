@@ -17,6 +17,8 @@ from jaxdiv.typing import Array
 _PIECE = 64  # rows and columns that go through shared memory at a time on their way out
 
 
+# Compiled by itself: the steps of an iteration share what they have in common, and tracing takes a second.
+@functools.partial(jax.jit, static_argnames=("alpha", "beta", "tiles", "num_programs"))
 def mosaic_product(
     x: Array,
     y: Array,
@@ -96,7 +98,7 @@ def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, has_addend, swiz
                         piece = total[i : i + _PIECE, j : j + _PIECE]
                         if alpha != 1.0:
                             piece = alpha * piece
-                        if has_addend:
+                        if addend_ref is not None:
                             # From global memory into the registers that hold the product.
                             other = plgpu.load(
                                 addend_ref.at[index].at[here], (), layout=plgpu.Layout.WGMMA, optimized=False
