@@ -167,7 +167,7 @@ def parts(groups, repeats, dry):
         "ours auto": lambda: measure_ours("auto", groups, repeats),
         "ours triton": lambda: measure_ours(triton, groups, repeats),
         "ours mosaic": lambda: measure_ours(MosaicTiles(), groups, repeats),
-        "ours gram float16": lambda: measure_ours("xla", groups, repeats, method="auto", dtype="float16"),
+        "ours gram float16": lambda: measure_ours("auto", groups, repeats, method="auto", dtype="float16"),
         "optax.adamw": lambda: measure_optax(optax.adamw(1e-3), groups, jnp.float32, repeats),
         "optax.contrib.muon": lambda: measure_optax(optax_muon(), groups, jnp.float32, max(3, repeats // 4)),
         "optax.contrib.muon bfloat16": lambda: measure_optax(optax_muon(), groups, jnp.bfloat16, max(3, repeats // 4)),
