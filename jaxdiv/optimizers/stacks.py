@@ -9,6 +9,7 @@ transpositions and slices are left to XLA, which fuses them with the momentum be
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiv.typing import Array
@@ -92,7 +93,8 @@ def map_stacks(
     limit = None if max_stack_bytes is None or not laid else max_stack_bytes // laid[0].dtype.itemsize
     done: list[list[Array]] = [[] for _ in blocks]
     for pieces in plan_stacks([x.shape for x in laid], [block.key for block in blocks], limit=limit, multiple=multiple):
-        stack = jnp.concatenate([laid[p.block][p.start : p.stop] for p in pieces])
+        # Once: XLA would look for the leaf of each entry again wherever the stack is read.
+        stack = jax.lax.optimization_barrier(jnp.concatenate([laid[p.block][p.start : p.stop] for p in pieces]))
         result, offset = stack_fn(stack, blocks[pieces[0].block].key), 0
         for p in pieces:
             end = offset + p.stop - p.start
