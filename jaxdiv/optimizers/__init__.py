@@ -4,8 +4,17 @@ from jaxdiv.optimizers.hyperball import HyperballState, scale_to_hyperball, step
 from jaxdiv.optimizers.matrices import MatrixAxes, MatrixShape, from_matrices, matrix_shapes, to_matrices
 from jaxdiv.optimizers.normuon import normalize_neurons
 from jaxdiv.optimizers.polar import orthogonalize
+from jaxdiv.optimizers.qk_clip import QK_RULES, clip_qk
 from jaxdiv.optimizers.routing import ADAMW_RULES, DEFAULT_RULES, STACKED_RULES, format_routes, route_parameters
 from jaxdiv.optimizers.schedules import SCHEDULES, Schedule
+from jaxdiv.optimizers.spectrum import (
+    SingularValueReport,
+    effective_rank,
+    nuclear_norm,
+    singular_value_report,
+    stable_rank,
+)
+from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, TritonTiles
 from jaxdiv.optimizers.transformation import SCALES, MuonState, muon, scale_by_muon
 from jaxdiv.optimizers.weight_decay import decay_weights
 
@@ -15,21 +24,30 @@ __all__ = [
     "HyperballState",
     "MatrixAxes",
     "MatrixShape",
+    "MosaicTiles",
     "MuonState",
+    "QK_RULES",
     "SCALES",
     "SCHEDULES",
     "STACKED_RULES",
     "Schedule",
+    "SingularValueReport",
+    "TritonTiles",
+    "clip_qk",
     "decay_weights",
+    "effective_rank",
     "format_routes",
     "from_matrices",
     "matrix_shapes",
     "muon",
     "normalize_neurons",
+    "nuclear_norm",
     "orthogonalize",
     "route_parameters",
     "scale_by_muon",
     "scale_to_hyperball",
+    "singular_value_report",
+    "stable_rank",
     "step_on_sphere",
     "to_matrices",
 ]

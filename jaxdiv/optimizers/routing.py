@@ -78,12 +78,12 @@ def route_parameters(params: PyTree, *, rules: Sequence[Rule] = DEFAULT_RULES) -
     >>> route_parameters(params)["mlp"]
     {'bias': 'adamw', 'kernel': MatrixAxes(inputs=(0,), outputs=(1,), batch=(), splits=None)}
     """
-    rules = _compile_rules(rules)
+    compiled = _compile_rules(rules)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     routes, problems = [], []
     for path, leaf in leaves:
         name, shape = path_name(path), np.shape(leaf)
-        route = _find_route(name, shape, rules)
+        route = _find_route(name, shape, compiled)
         routes.append(route)
         if not _is_final(route):
             problems.append(f"  {name} {shape}: {route}")
@@ -109,10 +109,7 @@ def resolve_routes(function: str, params: PyTree, routes: Any) -> list[MatrixAxe
             `route_parameters` returns it or as optax takes it.
     """
     tree = routes(params) if callable(routes) else route_parameters(params) if routes is None else routes
-    try:
-        full = broadcast_prefix(tree, params, _is_route)
-    except (ValueError, TypeError) as error:
-        raise fail(function, "routes", f"is no tree for these parameters: {error}", "a prefix of them") from error
+    full = broadcast_prefix(function, "routes", tree, params, _is_route)
     found = []
     for (path, leaf), route in zip(jax.tree_util.tree_leaves_with_path(params), full, strict=True):
         name = f"of {path_name(path)}"
@@ -167,10 +164,20 @@ def path_name(path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def broadcast_prefix(prefix: PyTree, tree: PyTree, is_leaf: Callable[[Any], bool]) -> list[Any]:
-    """For every leaf of a tree the leaf of the prefix tree above it."""
+def broadcast_prefix(
+    function: str, argument: str, prefix: PyTree, tree: PyTree, is_leaf: Callable[[Any], bool]
+) -> list[Any]:
+    """For every leaf of a tree the leaf of the argument, a prefix tree, above it."""
     found: list[Any] = []
-    jax.tree.map(lambda value, part: found.extend([value] * len(jax.tree.leaves(part))), prefix, tree, is_leaf=is_leaf)
+
+    def note(value: Any, part: PyTree) -> None:
+        found.extend([value] * len(jax.tree.leaves(part)))
+
+    try:
+        jax.tree.map(note, prefix, tree, is_leaf=is_leaf)
+    except (ValueError, TypeError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise fail(function, argument, f"is no tree for these parameters ({reason})", "a prefix of theirs") from error
     return found
 
 
@@ -221,5 +228,5 @@ def _find_route(name: str, shape: tuple[int, ...], rules: list[tuple[re.Pattern[
             if not isinstance(misfit, str):
                 return axes
             misfits.append(misfit)
-        return f"the rule {pattern.pattern!r} does not fit: {misfits[0]}"
+        return f"matches a rule, but {misfits[0]}"
     return "no rule matches its path"

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdiv.numerics import promote
+from jaxdiv.optimizers.gram import almost_orthogonal
 from jaxdiv.optimizers.matrices import MatrixAxes, from_matrices, matrix_shapes, resolve_axes, to_matrices
-from jaxdiv.optimizers.polar import almost_orthogonal
 from jaxdiv.optimizers.schedules import Schedule
 from jaxdiv.optimizers.stacks import Block, map_stacks
 from jaxdiv.optimizers.symmetric import multiply, symmetric_polynomial
@@ -126,7 +126,7 @@ def spread_stack(stack_fn: Callable[[Array], Array], stack: Array, layout: Layou
     x = jnp.pad(stack, ((0, share * p * q * r - num), (0, 0), (0, 0)))
     x = _own_part(x, replicas, 0, r).reshape(p * q, share, n, m)
     if shards:
-        x = jax.lax.all_to_all(x, shards, 0, 0)
+        x = _exchange(x, shards)
     x = x.reshape(p, q, share, n, m).transpose(2, 0, 3, 1, 4).reshape(share, p * n, q * m)
     y = stack_fn(x).reshape(share, p, n, q, m).transpose(1, 3, 0, 2, 4).reshape(p * q, share, n, m)
     return _to_owners(y, replicas, shards, r).reshape(-1, n, m)[:num]
@@ -145,7 +145,7 @@ def share_long_side(stack: Array, layout: Layout, *, mesh: Mesh, schedule: Sched
     x = _own_part(x, replicas, 2, r)
     if layout.first:
         x = jnp.moveaxis(x.reshape(num, n, p, width), 2, 0)
-        x = jnp.moveaxis(jax.lax.all_to_all(x, layout.first, 0, 0), 0, 1).reshape(num, p * n, width)
+        x = jnp.moveaxis(_exchange(x, layout.first), 0, 1).reshape(num, p * n, width)
     y = _iterate(x, layout.first + layout.second + replicas, schedule, dtype)
     y = jnp.moveaxis(y.reshape(num, p, n, width), 1, 0)
     y = _to_owners(y, replicas, layout.first, r)
@@ -173,8 +173,14 @@ def _to_owners(x: Array, replicas: Names, shards: Names, num_replicas: int) -> A
     """From ``[shard it belongs to, ...]`` to ``[replica, shard it comes from, ...]``, the first two axes as one."""
     if shards:
         x = jnp.broadcast_to(x, (num_replicas, *x.shape)).reshape(-1, *x.shape[1:])
-        return jax.lax.all_to_all(x, replicas + shards, 0, 0)
+        return _exchange(x, replicas + shards)
     return jax.lax.all_gather(x[0], replicas) if replicas else x
+
+
+def _exchange(x: Array, names: Names) -> Array:
+    """From ``[device it goes to, ...]`` to ``[device it comes from, ...]``."""
+    # Flat: XLA may give the parts of a transposed array different layouts, and then refuses them in one all-to-all.
+    return jax.lax.all_to_all(x.reshape(x.shape[0], -1), names, 0, 0).reshape(x.shape)
 
 
 def _own_part(x: Array, names: Names, axis: int, count: int) -> Array:

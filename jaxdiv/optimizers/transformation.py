@@ -41,7 +41,8 @@ SCALES: dict[str, Callable[[int, int], float]] = {
 }
 """What multiplies the polar factor of an ``[in, out]`` matrix. "match_rms" gives entries of root mean square 0.2, as
 AdamW's are, so that its learning rates fit (Liu et al., Muon is scalable for LLM training, 2025, arXiv 2502.16982,
-eq. 4); "spectral" gives outputs of one size whatever the sides (Yang et al., arXiv 2310.17813); "original" is Jordan's."""
+eq. 4); "spectral" gives outputs of one size whatever the sides (Yang et al., 2023, arXiv 2310.17813); "original" is
+Jordan's."""
 
 
 class MuonState(NamedTuple):
@@ -130,7 +131,7 @@ def scale_by_muon(
         leaves, treedef = jax.tree.flatten(params)
         axes = resolve_routes(name, params, routes)
         masked, zero = optax.MaskedNode(), jnp.zeros((), jnp.int32)
-        buffers = [
+        buffers: list[Any] = [
             masked if a is None else jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32))
             for x, a in zip(leaves, axes, strict=True)
         ]
@@ -322,7 +323,7 @@ def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransforma
 def _find_specs(mesh: Mesh, sharding: PyTree, updates: PyTree) -> list[PartitionSpec]:
     """One PartitionSpec for each leaf of the updates."""
     tree = PartitionSpec() if sharding is None else sharding
-    found = broadcast_prefix(tree, updates, lambda x: x is None or isinstance(x, PartitionSpec | NamedSharding))
+    found = broadcast_prefix("scale_by_muon", "sharding", tree, updates, _is_spec)
     specs = []
     for value in found:
         spec = PartitionSpec() if value is None else value.spec if isinstance(value, NamedSharding) else value
@@ -333,6 +334,10 @@ def _find_specs(mesh: Mesh, sharding: PyTree, updates: PyTree) -> list[Partition
             raise fail("scale_by_muon", "sharding", f"holds {spec}", f"axes of the mesh {mesh.axis_names}")
         specs.append(spec)
     return specs
+
+
+def _is_spec(value: Any) -> bool:
+    return value is None or isinstance(value, PartitionSpec | NamedSharding)
 
 
 def _factor(scale_fn: Callable[[int, int], float], inputs: int, outputs: int) -> float:

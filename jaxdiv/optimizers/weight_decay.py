@@ -48,7 +48,9 @@ def decay_weights(
         leaves, treedef = jax.tree.flatten(updates)
         flags = [True] * len(leaves)
         if mask is not None:
-            flags = broadcast_prefix(mask(params) if callable(mask) else mask, updates, _is_flag)
+            flags = broadcast_prefix(
+                "decay_weights", "mask", mask(params) if callable(mask) else mask, updates, _is_flag
+            )
         if not all(map(_is_flag, flags)):
             raise fail("decay_weights", "mask", f"has the leaves {set(map(type, flags))}", "booleans")
         pairs = zip(leaves, jax.tree.leaves(params), flags, strict=True)

@@ -1,0 +1,101 @@
+"""Muon on eight simulated devices, run by test_sharding.py in a process of its own; prints what it found as JSON."""
+
+import json
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiv.optimizers import MatrixAxes, scale_by_muon
+
+COLLECTIVES = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
+STACKED = MatrixAxes(1, 2, batch=0)
+
+# What lies how: shape, route and spec of each leaf; and how many exchanges it takes (None: one leaf is gathered first).
+CASES = {
+    "replicated": ({f"w{i}": ((24, 48), MatrixAxes(), P()) for i in range(16)}, 1),
+    "padded": ({f"w{i}": ((24, 48) if i % 2 else (48, 24), MatrixAxes(), P()) for i in range(11)}, 1),
+    "two_groups": ({f"w{i}": ((24, 48) if i % 2 else (24, 24), MatrixAxes(), P()) for i in range(16)}, 2),
+    "fsdp_inputs": ({f"w{i}": ((24, 48), MatrixAxes(), P(("data", "model"))) for i in range(8)}, 2),
+    "fsdp_outputs": ({f"w{i}": ((24, 48), MatrixAxes(), P(None, ("data", "model"))) for i in range(9)}, 2),
+    "fsdp_and_replicas": ({f"w{i}": ((48, 24), MatrixAxes(), P("data")) for i in range(8)}, 2),
+    "both_sides": ({f"w{i}": ((24, 48), MatrixAxes(), P("model", "data")) for i in range(9)}, 2),
+    "layers": ({"w": ((16, 24, 48), STACKED, P(("data", "model")))}, 0),
+    "layers_and_replicas": ({"w": ((16, 24, 48), STACKED, P("data"))}, 1),
+    "layers_and_fsdp": ({"w": ((16, 24, 48), STACKED, P("data", None, "model"))}, 2),
+    "experts": ({"w": ((2, 8, 24, 48), MatrixAxes(2, 3, batch=(0, 1)), P(None, "data", "model"))}, 2),
+    "convolution": ({"w": ((3, 3, 8, 16), MatrixAxes((0, 1, 2), 3), P(None, None, None, "data")),
+                     "v": ((9, 8, 16), MatrixAxes((0, 1), 2), P())}, None),
+    "fused": ({"w": ((8, 24, 144), MatrixAxes(1, 2, batch=0, splits=(48, 48, 48)), P("data", "model"))}, 2),
+    "fused_along_the_splits": (
+        {"w": ((4, 24, 144), MatrixAxes(1, 2, batch=0, splits=(48,) * 3), P(None, None, "data"))}, None),
+    "few_replicated": ({f"w{i}": ((24, 50), MatrixAxes(), P()) for i in range(3)}, 1),
+    "few_long": ({f"w{i}": ((24, 48), MatrixAxes(), P(None, "data")) for i in range(3)}, 1),
+    "few_short": ({f"w{i}": ((24, 48), MatrixAxes(), P("data")) for i in range(3)}, 2),
+    "few_both": ({f"w{i}": ((48, 24), MatrixAxes(), P("data", "model")) for i in range(2)}, 2),
+}  # fmt: skip
+
+
+def count_collectives(text):
+    found = re.findall(rf"= (.*) ({COLLECTIVES})(?:-start)?\(", text)
+    sums = sum(kind == "all-reduce" for _, kind in found)
+    return {"exchanges": len(found) - sums, "sums": sums}
+
+
+def measure(mesh, leaves, **options):
+    rng = np.random.default_rng(0)
+    routes = {name: axes for name, (_, axes, _) in leaves.items()}
+    specs = {name: spec for name, (_, _, spec) in leaves.items()}
+    gradient = {name: rng.standard_normal(shape).astype(np.float32) for name, (shape, _, _) in leaves.items()}
+    shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+    one = scale_by_muon(routes=routes, **{k: v for k, v in options.items() if k != "max_stack_bytes"})
+    expected, _ = jax.jit(one.update)(gradient, one.init(gradient))
+    many = scale_by_muon(routes=routes, mesh=mesh, sharding=specs, **options)
+    placed = jax.device_put(gradient, shardings)
+    state = jax.device_put(many.init(gradient), NamedSharding(mesh, P()))
+    state = state._replace(momentum=jax.device_put(state.momentum, shardings))
+    whole = jax.tree.map(lambda _: NamedSharding(mesh, P()), state)
+    step = jax.jit(many.update, out_shardings=(shardings, whole._replace(momentum=shardings)))
+    lowered = step.lower(placed, state)
+    compiled = lowered.compile()
+    updates, new_state = compiled(placed, state)
+    worst = max(
+        float(np.linalg.norm(np.asarray(updates[k], np.float64) - expected[k]) / np.linalg.norm(expected[k]))
+        for k in expected
+    )
+    text = compiled.as_text()
+    return {
+        "error": worst,
+        "finite": all(bool(np.isfinite(x).all()) for x in updates.values()),
+        # A CPU compiles every bfloat16 into float32, so what is meant to travel is read before.
+        "wire": sorted(set(re.findall(r"stablehlo\.all_(?:to_all|gather)\".*x(\w+)>\)? ->", lowered.as_text()))),
+        "loops": len(re.findall(r" while\(", text)),
+        **count_collectives(text),
+    }
+
+
+def main():
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    found = {}
+    for name, (leaves, _) in CASES.items():
+        found[name] = measure(mesh, leaves, dtype="float32")
+    replicated, fsdp = CASES["replicated"][0], CASES["fsdp_inputs"][0]
+    found["bfloat16"] = measure(mesh, fsdp)
+    found["float16"] = measure(mesh, fsdp, dtype="float16")
+    found["normuon"] = measure(mesh, replicated, dtype="float32", second_moment="normuon")
+    found["chunks"] = measure(mesh, replicated, dtype="float32", max_stack_bytes=8 * 24 * 48 * 4)
+    found["large"] = measure(mesh, replicated, dtype="float32", max_stack_bytes=1000)
+    found["aol"] = measure(mesh, CASES["few_long"][0], dtype="float32", schedule="aol")
+    found["polar_express"] = measure(mesh, CASES["few_short"][0], dtype="float32", schedule="polar_express")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    jax.config.update("jax_num_cpu_devices", 8)
+    jnp.zeros(())
+    main()
