@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the card
 
@@ -72,10 +73,13 @@ def dense_loss(record_name, log_p, log_q, xp):
     return (xp.exp(a * log_p + (1 - a) * log_q).sum(-1) - 1) / (a * (a - 1))
 
 
-def plain_jax(record_name, dtype=jnp.float32):
+def plain_jax(record_name, dtype=jnp.float32, product=None):
+    """Logits in the arrays' dtype, cast to ``dtype``, or products that come out as ``product``."""
+
     def loss(q_hidden, q_head, p_hidden, p_head):
-        log_p = jax.nn.log_softmax((p_hidden @ p_head.T).astype(dtype))
-        log_q = jax.nn.log_softmax((q_hidden @ q_head.T).astype(dtype))
+        matmul = partial(jnp.matmul, preferred_element_type=product)
+        log_p = jax.nn.log_softmax(matmul(p_hidden, p_head.T).astype(dtype))
+        log_q = jax.nn.log_softmax(matmul(q_hidden, q_head.T).astype(dtype))
         return dense_loss(record_name, log_p, log_q, jnp).mean()
 
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
@@ -176,6 +180,7 @@ def gradient_errors(tokens, vocab, q_width, p_width):
         with jax.enable_x64(True):
             exact = plain_jax(name, jnp.float64)(*(x.astype(jnp.float64) for x in args))
         steps = {"ours": ours(RECORDS[name], token_block=tokens // 4), "plain jax": plain_jax(name)}
+        steps["plain jax, float32 logits,"] = plain_jax(name, product=jnp.float32)
         for peer, step in steps.items():
             grads = step(*args)[1]
             rows.append({"error of": f"{peer} {name}", **_errors(grads, exact[1])})
@@ -245,6 +250,9 @@ def main():
     if "jax" in args.parts:
         for name in RECORDS:
             report(what=f"plain jax {name}", **measure_jax(plain_jax(name), arrays, args.repeats))
+        for name in ("kl", "js(0.5)"):  # as exact as ours
+            row = measure_jax(plain_jax(name, product=jnp.float32), arrays, args.repeats)
+            report(what=f"plain jax, float32 logits, {name}", **row)
     if "torch" in args.parts:
         for name, loss in torch_steps().items():
             try:
