@@ -1,5 +1,6 @@
 """Optimizers of matrices: the polar factor by Newton-Schulz iterations, and Muon, which steps along it."""
 
+from jaxdiv.optimizers.directions import SCALES, MuonState, scale_by_muon
 from jaxdiv.optimizers.hyperball import HyperballState, scale_to_hyperball, step_on_sphere
 from jaxdiv.optimizers.matrices import MatrixAxes, MatrixShape, from_matrices, matrix_shapes, to_matrices
 from jaxdiv.optimizers.normuon import normalize_neurons
@@ -15,7 +16,7 @@ from jaxdiv.optimizers.spectrum import (
     stable_rank,
 )
 from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, TritonTiles
-from jaxdiv.optimizers.transformation import SCALES, MuonState, muon, scale_by_muon
+from jaxdiv.optimizers.transformation import muon
 from jaxdiv.optimizers.weight_decay import decay_weights
 
 __all__ = [

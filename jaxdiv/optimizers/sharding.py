@@ -165,7 +165,7 @@ def _iterate(x: Array, names: Names, schedule: Schedule, dtype: jnp.dtype) -> Ar
         gram = jax.lax.psum(gram, names).astype(dtype)
         if step == 0 and schedule.rescale == "aol":
             y, gram = almost_orthogonal(y, gram)
-        y = multiply(symmetric_polynomial(gram, b=b, c=c), y, beta=a, addend=y)
+        y = multiply(symmetric_polynomial(gram, a=a, b=b, c=c), y)
     return y.astype(x.dtype)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdiv.optimizers.matrices import MatrixAxes, from_matrices, to_matrices
 from jaxdiv.typing import Array
 
 
@@ -102,3 +103,20 @@ def map_stacks(
             offset = end
     joined = [jnp.concatenate(parts) if len(parts) > 1 else parts[0] for parts in done]
     return [x.mT if block.tall else x for x, block in zip(joined, blocks, strict=True)]
+
+
+def map_leaves(
+    orthogonalize_fn: Callable[[Array], Array],
+    leaves: list[Array],
+    axes: list[MatrixAxes],
+    *,
+    max_stack_bytes: int | None = None,
+) -> list[Array]:
+    """A function of stacks ``[N, short, long]`` on the matrices of all leaves."""
+    parts = [to_matrices(x, a) for x, a in zip(leaves, axes, strict=True)]
+    blocks = [Block(x, x.shape[1] > x.shape[2]) for leaf_parts in parts for x in leaf_parts]
+    done = iter(map_stacks(lambda stack, _: orthogonalize_fn(stack), blocks, max_stack_bytes=max_stack_bytes))
+    return [
+        from_matrices([next(done) for _ in leaf_parts], a, x.shape)
+        for x, leaf_parts, a in zip(leaves, parts, axes, strict=True)
+    ]

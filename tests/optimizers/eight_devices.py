@@ -7,10 +7,11 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiv.optimizers import MatrixAxes, scale_by_muon
+from jaxdiv.optimizers import MatrixAxes, muon, scale_by_muon
 
 COLLECTIVES = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
 STACKED = MatrixAxes(1, 2, batch=0)
@@ -78,9 +79,33 @@ def measure(mesh, leaves, **options):
     }
 
 
+def train(mesh, **options):
+    """Three steps of all of Muon: matrices split in one way, the rest in another; donated buffers."""
+    rng = np.random.default_rng(1)
+    shapes = {"embed": (16, 24), "layers": (4, 24, 48), "norm": (24,)}
+    params = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    specs = {"embed": P("data"), "layers": P(None, "model", "data"), "norm": P()}
+    routes = {"embed": None, "layers": STACKED, "norm": None}
+    runs = []
+    for place in (jax.devices()[0], {name: NamedSharding(mesh, spec) for name, spec in specs.items()}):
+        on_mesh = {} if isinstance(place, jax.Device) else {"mesh": mesh, "sharding": specs}
+        optimizer = muon(0.05, routes=routes, dtype="float32", **on_mesh, **options)
+
+        def step(params, state, optimizer=optimizer):
+            updates, state = optimizer.update(jax.tree.map(jnp.sin, params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        placed, step = jax.device_put(params, place), jax.jit(step, donate_argnums=(0, 1))
+        state = jax.jit(optimizer.init)(placed)
+        for _ in range(3):
+            placed, state = step(placed, state)
+        runs.append(jax.device_get(placed))
+    return max(float(np.abs(runs[0][name] - runs[1][name]).max()) for name in params)
+
+
 def main():
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    found = {}
+    found, trained = {}, {}
     for name, (leaves, _) in CASES.items():
         found[name] = measure(mesh, leaves, dtype="float32")
     replicated, fsdp = CASES["replicated"][0], CASES["fsdp_inputs"][0]
@@ -91,7 +116,9 @@ def main():
     found["large"] = measure(mesh, replicated, dtype="float32", max_stack_bytes=1000)
     found["aol"] = measure(mesh, CASES["few_long"][0], dtype="float32", schedule="aol")
     found["polar_express"] = measure(mesh, CASES["few_short"][0], dtype="float32", schedule="polar_express")
-    print(json.dumps(found))
+    for name, options in {"adamw beside": {}, "hyperball": {"radius": "hyperball", "second_moment": "normuon"}}.items():
+        trained[name] = train(mesh, **options)
+    print(json.dumps({"cases": found, "trained": trained}))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,17 @@ FEW = {"few_replicated", "few_long", "few_short", "few_both", "large", "aol", "p
 
 
 @pytest.fixture(scope="module")
-def found():
+def results():
     script = Path(__file__).with_name("eight_devices.py")
     environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)
+
+
+@pytest.fixture
+def found(results):
+    return results["cases"]
 
 
 def test_eight_devices_do_what_one_does(found):
@@ -58,6 +63,10 @@ def test_nothing_is_exchanged_inside_the_iteration(found):
 def test_half_precision_travels(found):
     assert found["bfloat16"]["wire"] == found["float16"]["wire"] == ["bf16"]
     assert found["fsdp_inputs"]["wire"] == ["f32"]
+
+
+def test_three_steps_of_the_whole_optimizer(results):
+    assert len(results["trained"]) == 2 and max(results["trained"].values()) < 5e-6
 
 
 def mesh_of_one():
