@@ -37,7 +37,7 @@ def test_eight_devices_do_what_one_does(found):
     assert set(CASES) < set(found)
     for name, row in found.items():
         # A stack of another size may be summed in another order; bfloat16 then rounds to the other side.
-        tolerance = {"bfloat16": 0.03, "float16": 1e-3}.get(name, 5e-6)
+        tolerance = {"bfloat16": 0.03, "float16": 5e-3}.get(name, 5e-6)
         assert row["finite"] and row["error"] <= tolerance, (name, row)
 
 
