@@ -1,0 +1,117 @@
+"""Polynomials near 0 against mpmath, and the sums that the first pass gives against those of the terms."""
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from jaxdiv.divergences import alpha, jensen_shannon, kl, reverse_kl
+from jaxdiv.divergences.linear_head import near_zero, terms
+from jaxdiv.divergences.linear_head.early import early_parts, early_power, early_sums, num_early_parts, total_lse
+from jaxdiv.divergences.linear_head.rows import Objective
+from jaxdiv.divergences.linear_head.terms import category_terms, divergence_family, rough_slope
+
+POINTS = -np.concatenate([np.logspace(-6, -0.01, 40), [0.0]])
+_e = mpmath.expm1
+
+
+def _power(s, c):
+    if c == 1:
+        return s * mpmath.exp(s) - _e(s)
+    return _e(s) - s if c == 0 else (_e(c * s) - c * _e(s)) / (c * (c - 1))
+
+
+def _log_mixture(s, c):
+    return mpmath.log1p(c * _e(s))
+
+
+def _slope(s, a):
+    return _e(a * s) / a if a else s
+
+
+def _mixture(s, c):
+    return c * s * mpmath.exp(s) - (1 + c * _e(s)) * _log_mixture(s, c)
+
+
+FUNCTIONS = {
+    "power": (terms._near_power, _power, 2, (-1.0, 0.0, 0.1, 0.5, 1.0, 2.0)),
+    "log_mixture": (terms._near_log_mixture, _log_mixture, 1, (0.01, 0.5, 0.99)),
+    "mixture": (terms._near_mixture_value, _mixture, 2, (0.01, 0.5, 0.99)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_relative_error_near_zero(name, dtype, x64):
+    ours, exact, order, parameters = FUNCTIONS[name]
+    s = jnp.asarray(POINTS, dtype)
+    above = jnp.arange(s.size) % 2 == 0
+    for high, low in zip(parameters, reversed(parameters), strict=True):
+        got = near_zero.near_zero(ours, order, s, above, (high,), (low,))
+        assert got.dtype == s.dtype
+        with mpmath.workdps(40):
+            expected = [
+                float(exact(mpmath.mpf(float(x)), mpmath.mpf(high if i % 2 == 0 else low))) for i, x in enumerate(s)
+            ]
+        np.testing.assert_allclose(got, expected, rtol=6e-7 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("a", [-1.0, 0.0, 0.3, 0.5, 1.0, 2.0])
+def test_slope_near_zero(a):
+    """(1 - r^a) / a below, and times r of the larger one above."""
+    s = POINTS[:-1]
+    np.testing.assert_allclose(
+        terms._near_power_slope(s, a, 0.0),
+        [float(-(_e(a * x) / a if a else x)) for x in map(mpmath.mpf, s)],
+        rtol=1e-14,
+    )
+    above = [float(-mpmath.exp(x) * _slope(-x, a)) for x in map(mpmath.mpf, s)]
+    np.testing.assert_allclose(terms._near_power_slope(s, a, 1.0), above, rtol=1e-13)
+
+
+def test_which_have_early_sums():
+    assert [early_power(Objective(d)) for d in (kl(), reverse_kl(), alpha(0.3))] == [1.0, 0.0, 0.3]
+    assert early_power(Objective(kl().normalized())) == 1.0
+    assert all(early_power(Objective(d)) is None for d in (jensen_shannon(), alpha(0.05), alpha(3.0)))
+    assert [num_early_parts(Objective(kl(), differentiate_p=both)) for both in (False, True)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "divergence", [kl(), reverse_kl(), reverse_kl().normalized(), alpha(0.3), alpha(-1.0), alpha(2.0)]
+)
+def test_early_sums_are_those_of_the_terms(divergence, x64):
+    """Rows in three segments, with a category that neither has."""
+    rng = np.random.default_rng(0)
+    q = 4.0 * rng.normal(size=(5, 3, 16))
+    p = q + rng.normal(size=q.shape)
+    p[:, 1, 3] = q[:, 1, 3] = -np.inf
+    objective = Objective(divergence, differentiate_p=True)
+    tops, sums = zip(*((x.max(-1), np.exp(x - x.max(-1, keepdims=True)).sum(-1)) for x in (p, q)), strict=True)
+    p, q = jnp.asarray(p), jnp.asarray(q)
+
+    def parts_of(i, j):
+        return early_parts(objective, p[i, j], q[i, j], tops[0][i, j], tops[1][i, j], True)
+
+    segments = [[parts_of(i, j) for j in range(3)] for i in range(5)]
+    parts = list(np.moveaxis(np.asarray(segments), -1, 0)) if num_early_parts(objective) else []
+    assert len(parts) == num_early_parts(objective)
+    lses = [total_lse(jnp.asarray(t), jnp.asarray(s)) for t, s in zip(tops, sums, strict=True)]
+    got = early_sums(objective, parts, jnp.asarray(tops[0]), jnp.asarray(tops[1]), *lses)
+    log_p, log_q = (jnp.asarray(x.reshape(5, -1)) - lse[:, None] for x, lse in zip((p, q), lses, strict=True))
+    there, back = category_terms(divergence, log_p, log_q), category_terms(divergence.reversed(), log_q, log_p)
+    np.testing.assert_allclose(got.slope_q, there.slope.sum(-1), atol=1e-9)
+    np.testing.assert_allclose(got.slope_p, back.slope.sum(-1), atol=1e-9)
+    if divergence_family(divergence)[1] not in (0.0, 1.0):
+        np.testing.assert_allclose(got.value, there.value.sum(-1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("pi", [0.01, 0.5, 0.9])
+def test_rough_slope(pi):
+    rng = np.random.default_rng(1)
+    log_q = np.append(rng.uniform(-12.0, 0.0, 200), [-np.inf, -3.0, -np.inf])
+    log_p = np.append(log_q[:200] + 5.0 * rng.normal(size=200), [-2.0, -np.inf, -np.inf])
+    log_p, log_q = jnp.asarray(log_p, jnp.float32), jnp.asarray(log_q, jnp.float32)
+    divergence = jensen_shannon(pi).normalized()
+    exact, q = category_terms(divergence, log_p, log_q).slope, jnp.exp(log_q)
+    limit = 1e-5 * q / min(pi, 1 - pi) + 1e-30
+    np.testing.assert_array_less(jnp.abs(rough_slope(divergence, log_p, log_q) - exact), limit)
