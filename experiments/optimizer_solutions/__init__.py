@@ -1,0 +1,1 @@
+"""Which solutions do optimizers find? Tasks in sequence, forgetting, ranks and the likeness of classes."""
