@@ -1,14 +1,14 @@
 """jaxdiv: divergences, one-step diffusion distillation and what follows from them, as pure JAX functions.
 
-The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``) need jax, numpy and optax
-alone. The areas around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so they load
-on first use.
+The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``, ``optimizers``) need jax, numpy
+and optax alone. The areas around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so
+they load on first use.
 """
 
 import importlib
 from types import ModuleType
 
-from jaxdiv import diffusion, distillation, divergences, transport
+from jaxdiv import diffusion, distillation, divergences, optimizers, transport
 
 __version__ = "0.1.0"
 
@@ -25,4 +25,14 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_ON_FIRST_USE])
 
 
-__all__ = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training", "transport"]
+__all__ = [
+    "data",
+    "diffusion",
+    "distillation",
+    "divergences",
+    "metrics",
+    "networks",
+    "optimizers",
+    "training",
+    "transport",
+]

@@ -24,12 +24,23 @@ FLOORS = {
     "transport": (GROUND | {"divergences"}, ARRAYS),
     "diffusion": (GROUND, ARRAYS | {"optax"}),
     "distillation": (GROUND | {"divergences", "diffusion"}, ARRAYS | {"optax"}),
+    "optimizers": (GROUND, ARRAYS | {"optax"}),
     "networks": (GROUND, ARRAYS | {"flax"}),
     "data": (GROUND, ARRAYS | {"PIL", "absl", "etils", "grain", "sklearn", "tensorflow_datasets"}),
     "training": (GROUND | {"data"}, ARRAYS | {"flax", "grain", "optax", "orbax", "tensorboardX", "tqdm"}),
     "metrics": (GROUND | {"networks"}, ARRAYS | {"flax", "optax", "scipy"}),
 }
-AREAS = ["data", "diffusion", "distillation", "divergences", "metrics", "networks", "training", "transport"]
+AREAS = [
+    "data",
+    "diffusion",
+    "distillation",
+    "divergences",
+    "metrics",
+    "networks",
+    "optimizers",
+    "training",
+    "transport",
+]
 MODULES = sorted((ROOT / "jaxdiv").rglob("*.py"))
 
 

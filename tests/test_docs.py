@@ -16,6 +16,7 @@ PAGES = {
     "divergences": "divergences",
     "metrics": "metrics",
     "networks": "networks",
+    "optimizers": "optimizers",
     "training": "training",
     "transport": "transport",
     "checks": "ground",
