@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -61,9 +62,13 @@ def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any
     results: dict[str, dict[str, Any]] = {name: {} for name in config.suites}
     with tqdm(total=2 * len(suites) * len(config.optimizers), unit="batch of runs", dynamic_ncols=True) as bar:
         for optimizer in config.optimizers:
+            learner = make_learner(
+                optimizer, widths=config.widths, steps=config.steps, batch_size=config.batch_size,
+                weight_decay=config.weight_decay,
+            )  # fmt: skip
             for suite, (validation, test) in suites.items():
                 bar.set_description(f"{optimizer}, {suite}")
-                results[suite][optimizer] = study(config, optimizer, validation, test, bar)
+                results[suite][optimizer] = study(config, optimizer, learner, validation, test, bar)
 
     table = "\n\n".join(f"{suite}:\n\n{format_table(rows)}" for suite, rows in results.items())
     findings = describe(results)
@@ -79,12 +84,15 @@ def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any
     return results
 
 
-def study(config: Config, optimizer: str, validation: Suite, test: Suite, bar: Any) -> dict[str, Any]:
+def study(
+    config: Config,
+    optimizer: str,
+    learner: Callable[[Suite, Any, Any], Outcome],
+    validation: Suite,
+    test: Suite,
+    bar: tqdm,
+) -> dict[str, Any]:
     """Chooses the learning rate on one suite and reports on the other."""
-    learner = make_learner(
-        optimizer, widths=config.widths, steps=config.steps, batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-    )  # fmt: skip
     tuning_key, report_key = jax.random.split(jax.random.key(config.seed))
     rates = rate_grid(optimizer, config.num_rates)
     keys = jax.random.split(tuning_key, config.tuning_seeds)
