@@ -8,7 +8,7 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGES = ["guides/data.md", "guides/networks.md", "guides/training.md", "one_step_distillation.md"]
+PAGES = ["guides/data.md", "guides/networks.md", "guides/training.md", "muon.md", "one_step_distillation.md"]
 
 
 def test_every_page_with_examples_is_here():
@@ -45,6 +45,16 @@ def test_networks(tmp_path, monkeypatch, capsys):
     assert lines[0].startswith("(2, 8, 8, 1) 7")
     assert lines[1] == "(2,)"
     assert lines[2].startswith("load_edm_weights: state_dict does not fit: missing")
+
+
+def test_muon(tmp_path, monkeypatch, capsys):
+    names = run_page("muon.md", tmp_path, monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("muon: 100352 parameters in 14 matrices of 2 shapes; adamw: ")
+    assert float(lines[1]) < 4.0  # log 256 = 5.5 at the start
+    assert lines[6].startswith("muon: 16896 parameters in 4 matrices of 2 shapes")
+    assert lines[7:] == ["True", "(2, 4) 0", "(4, 33, 256) (2, 4) 160", "(4, 28)"]
+    assert names["updates"]["layers"]["attention"]["query"]["kernel"].shape == (2, 64, 64)
 
 
 def test_a_teacher_of_ones_own(tmp_path, monkeypatch):
