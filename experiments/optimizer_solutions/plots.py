@@ -49,6 +49,7 @@ def save_curves(path: Path, results: dict[str, dict[str, Any]]) -> None:
             tasks = np.arange(1, accuracy.shape[1] + 1)
             seen = np.stack([accuracy[:, t, : t + 1].mean(1) for t in range(len(tasks))], axis=1)
             for axis, values in ((row[0], seen), (row[1], accuracy[:, :, 0])):
+                axis.set_xticks(tasks)
                 mean, deviation = values.mean(0), values.std(0, ddof=1)
                 axis.plot(tasks, mean, "o-", color=color, label=name)
                 axis.fill_between(tasks, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
@@ -60,7 +61,7 @@ def save_curves(path: Path, results: dict[str, dict[str, Any]]) -> None:
         row[0].set(title=f"{suite}: tasks seen so far", xlabel="tasks learned", ylabel="accuracy", ylim=(-0.02, 1.02))
         row[1].set(title=f"{suite}: first task", xlabel="tasks learned", ylabel="accuracy", ylim=(-0.02, 1.02))
         row[2].set(
-            title="all rates of the grid (star: chosen), held-out training images",
+            title=f"{suite}: the grid (star: chosen), validation",
             xlabel="accuracy on the task just learned",
             ylabel="accuracy on all tasks at the end",
         )

@@ -182,7 +182,8 @@ def describe(results: dict[str, dict[str, Any]]) -> str:
         ranges = [f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in equal_ranges(rows).items()]
         parts.append(
             f"The rate matters as well: rates that learn each task within {TOLERANCE} of the best end, over all tasks "
-            f"and on held-out training images, at {', '.join(ranges)}."
+            f"and on held-out training images, at {', '.join(ranges)}; where "
+            "these overlap, an order may be the rate's as much as the optimizer's."
         )
     edges = [f"{name} ({suite})" for suite, rows in results.items() for name, row in rows.items() if row["at_edge"]]
     if edges:
