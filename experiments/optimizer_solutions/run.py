@@ -120,6 +120,7 @@ def tuning_grid(rates: np.ndarray, tuned: Outcome) -> list[dict[str, float]]:
     measures = sequence_measures(tuned.accuracy)
     losses = np.diagonal(tuned.loss, axis1=1, axis2=2).mean(1)
     values = {name: measures[name] for name in ("learned_accuracy", "final_accuracy")}
+    values["final_own_accuracy"] = sequence_measures(tuned.own_accuracy)["final_accuracy"]
     values["learned_loss"] = np.where(np.isfinite(losses), losses, np.finfo(np.float32).max).astype(np.float64)
     means = {name: value.reshape(len(rates), -1).mean(1) for name, value in values.items()}
     return [{"rate": float(rate)} | {k: float(v[i]) for k, v in means.items()} for i, rate in enumerate(rates)]
@@ -181,8 +182,8 @@ def describe(results: dict[str, dict[str, Any]]) -> str:
                 )
         ranges = [f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in equal_ranges(rows).items()]
         parts.append(
-            f"The rate matters as well: rates that learn each task within {TOLERANCE} of the best end, over all tasks "
-            f"and on held-out training images, at {', '.join(ranges)}; where "
+            f"The rate matters as well: rates that learn each task within {TOLERANCE} of the best end, over all tasks, "
+            f"among each one's own classes and on held-out training images, at {', '.join(ranges)}; where "
             "these overlap, an order may be the rate's as much as the optimizer's."
         )
     edges = [f"{name} ({suite})" for suite, rows in results.items() for name, row in rows.items() if row["at_edge"]]
@@ -193,11 +194,11 @@ def describe(results: dict[str, dict[str, Any]]) -> str:
 
 
 def equal_ranges(rows: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """By optimizer, the least and most final accuracy of the rates that are nearly as good at the task at hand."""
+    """By optimizer, the least and most final accuracy among the task's classes of the rates that are nearly as good at the task at hand."""
     ranges = {}
     for name, row in rows.items():
         best = max(point["learned_accuracy"] for point in row["grid"])
-        final = [p["final_accuracy"] for p in row["grid"] if p["learned_accuracy"] >= best - TOLERANCE]
+        final = [p["final_own_accuracy"] for p in row["grid"] if p["learned_accuracy"] >= best - TOLERANCE]
         ranges[name] = (min(final), max(final))
     return ranges
 

@@ -325,11 +325,12 @@ def test_the_rate_is_chosen_by_the_task_just_learned_alone():
         pass
 
     tuned = Tuned()
-    tuned.accuracy, tuned.loss = accuracy, loss
+    tuned.accuracy, tuned.own_accuracy, tuned.loss = accuracy, accuracy / 2, loss
     grid = tuning_grid(np.array([0.1, 0.2]), tuned)
     assert [row["rate"] for row in grid] == [0.1, 0.2]
     assert grid[0]["learned_loss"] == 0.5 and 1e37 < grid[1]["learned_loss"] < np.inf
     assert grid[0]["final_accuracy"] == pytest.approx(0.85) and choose(grid) == 1
+    assert grid[0]["final_own_accuracy"] == pytest.approx(0.425)
 
 
 def made_up_rows(**measures):
@@ -339,9 +340,9 @@ def made_up_rows(**measures):
         values = {key: {"mean": 0.0, "std": 0.1} for key in COLUMNS}
         values |= {key: {"mean": pair[number], "std": 0.1} for key, pair in measures.items()}
         grid = [
-            {"rate": 0.1, "learned_accuracy": 0.99, "final_accuracy": 0.2},
-            {"rate": 1.0, "learned_accuracy": 0.985, "final_accuracy": 0.6},
-            {"rate": 9.0, "learned_accuracy": 0.5, "final_accuracy": 0.1},
+            {"rate": 0.1, "learned_accuracy": 0.99, "final_own_accuracy": 0.2},
+            {"rate": 1.0, "learned_accuracy": 0.985, "final_own_accuracy": 0.6},
+            {"rate": 9.0, "learned_accuracy": 0.5, "final_own_accuracy": 0.1},
         ]
         rows[name] = {"rate": 0.1, "at_edge": number == 1, "measures": values, "grid": grid, "accuracy": [[[0.0]]] * 4}
     return rows
