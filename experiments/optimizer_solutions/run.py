@@ -194,7 +194,7 @@ def describe(results: dict[str, dict[str, Any]]) -> str:
 
 
 def equal_ranges(rows: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """By optimizer, the least and most final accuracy among the task's classes of the rates that are nearly as good at the task at hand."""
+    """By optimizer, the range of final accuracy among own classes of the rates nearly as good at the task at hand."""
     ranges = {}
     for name, row in rows.items():
         best = max(point["learned_accuracy"] for point in row["grid"])
