@@ -43,7 +43,7 @@ def token_block_bytes(sizes: Sizes, tokens: int, group: int = 1) -> int:
     """Temporary bytes of groups of blocks of ``tokens``: a block's float32 logits, a group's gradients, float32 heads.
 
     >>> token_block_bytes(Sizes(8192, 128_256, 4096, 2048, 2, False), 256, group=32)
-    2363990016
+    2364014592
     """
     return _held_bytes(sizes, tokens, min(tokens * group, sizes.num_tokens), tokens * group < sizes.num_tokens)
 
@@ -76,7 +76,7 @@ def choose_blocks(
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
     Blocks(tokens=384, vocab=256000, group=6)
     >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
-    Blocks(tokens=8192, vocab=10880, group=1)
+    Blocks(tokens=8192, vocab=21120, group=1)
     """
     name = "linear_head_divergence"
     for argument, value in (("token_block", token_block), ("vocab_block", vocab_block)):
