@@ -1,14 +1,14 @@
 """jaxdiv: divergences, one-step diffusion distillation and what follows from them, as pure JAX functions.
 
-The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``, ``optimizers``) need jax, numpy
-and optax alone. The areas around them (``networks``, ``data``, ``training``, ``metrics``) load flax, orbax or grain, so
-they load on first use.
+The mathematical areas (``divergences``, ``transport``, ``diffusion``, ``distillation``, ``optimizers``,
+``information``) need jax, numpy and optax alone. The areas around them (``networks``, ``data``, ``training``,
+``metrics``) load flax, orbax or grain, so they load on first use.
 """
 
 import importlib
 from types import ModuleType
 
-from jaxdiv import diffusion, distillation, divergences, optimizers, transport
+from jaxdiv import diffusion, distillation, divergences, information, optimizers, transport
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ __all__ = [
     "diffusion",
     "distillation",
     "divergences",
+    "information",
     "metrics",
     "networks",
     "optimizers",

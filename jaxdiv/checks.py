@@ -184,3 +184,13 @@ def check_scalar(
         check_floating(function, **{argument: value})
     else:
         check_real(function, argument, value, low, high, open_high=open_high)
+
+
+def check_key(function: str, key: Any) -> None:
+    """The key is one typed key, as `jax.random.key` makes it.
+
+    >>> check_key("f", jax.random.key(0))
+    """
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise fail(function, "key", f"is {reprlib.repr(key)}", "a typed key, as jax.random.key makes it")
+    check_shape(function, "key", key, ())

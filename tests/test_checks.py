@@ -183,3 +183,10 @@ def test_check_flag_and_scalar():
     for value in (1.0, -0.1, True, "0.5", None, jnp.zeros(1), jnp.int32(0), float("nan")):
         with pytest.raises(ValueError, match="^f: rate (is|has) "):
             checks.check_scalar("f", "rate", value, 0.0, 1.0, open_high=True)
+
+
+def test_check_key():
+    checks.check_key("f", jax.random.key(0))
+    for value in (0, None, jax.random.PRNGKey(0), jax.random.split(jax.random.key(0))):
+        with pytest.raises(ValueError, match="^f: key (is|has) "):
+            checks.check_key("f", value)

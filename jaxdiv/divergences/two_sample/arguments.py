@@ -1,12 +1,11 @@
-"""What every two-sample statistic asks of its arguments: sample matrices of one width, keys, counts, choices."""
+"""What every two-sample statistic asks of its arguments: sample matrices of one width, counts, choices."""
 
-import reprlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_choice, check_instance, check_integer, check_shape, fail, floating_array
+from jaxdiv.checks import check_choice, check_instance, check_integer, fail, floating_array
 from jaxdiv.numerics import promote
 
 CHUNK_SIZE = 1024
@@ -48,13 +47,3 @@ def check_chunk(function: str, chunk_size: Any) -> None:
     >>> check_chunk("f", 64)
     """
     check_integer(function, "chunk_size", chunk_size, 1)
-
-
-def check_key(function: str, key: Any) -> None:
-    """The key is one typed key, as `jax.random.key` makes it.
-
-    >>> check_key("f", jax.random.key(0))
-    """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise fail(function, "key", f"is {reprlib.repr(key)}", "a typed key, as jax.random.key makes it")
-    check_shape(function, "key", key, ())

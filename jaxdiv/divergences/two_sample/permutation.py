@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_integer, check_shape, fail, floating_array
+from jaxdiv.checks import check_integer, check_key, check_shape, fail, floating_array
 from jaxdiv.divergences.two_sample.arguments import (
     CHUNK_SIZE,
     check_chunk,
-    check_key,
     check_option,
     sample_matrices,
 )

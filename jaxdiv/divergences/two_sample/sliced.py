@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_choice, check_integer, check_shape, fail, floating_array
-from jaxdiv.divergences.two_sample.arguments import check_key, sample_matrices
+from jaxdiv.checks import check_choice, check_integer, check_key, check_shape, fail, floating_array
+from jaxdiv.divergences.two_sample.arguments import sample_matrices
 from jaxdiv.numerics import promote
 
 
