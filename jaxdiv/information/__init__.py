@@ -22,65 +22,61 @@ from jaxdiv.information.bounds import (
     tuba,
 )
 from jaxdiv.information.cauchy_schwarz import conditional_cauchy_schwarz, cs_qmi
+from jaxdiv.information.consistency import ConsistencyCheck, additivity_check, data_processing_check, independence_check
 from jaxdiv.information.contrastive import flo, info_nce, interpolated_info_nce
 from jaxdiv.information.density_bounds import club, leave_one_out
 from jaxdiv.information.dependence import cka, hsic, normalized_hsic
 from jaxdiv.information.estimate import Estimate
 from jaxdiv.information.gaussian_bottleneck import GaussianBottleneck, gaussian_information_bottleneck
+from jaxdiv.information.kernel_density import kolchinsky_tracey_bounds
+from jaxdiv.information.kozachenko import kozachenko_leonenko
+from jaxdiv.information.kraskov import ksg
+from jaxdiv.information.neighbors import Neighbors, count_within, find_neighbors
+from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, permutation_null, subsampling_interval
 from jaxdiv.information.synthetic import TASKS, Task
 
 __all__ = [
-    "
-    "BottleneckCurve",
-    "
-    "CapacityBounds",
-    "
-    "Estimate",
-    "
-    "GaussianBottleneck",
-    "
-    "MineState",
-    "
-    "Objective",
-    "
-    "RateDistortion",
-    "
     "TASKS",
-    "
+    "BottleneckCurve",
+    "CapacityBounds",
+    "ConsistencyCheck",
+    "Estimate",
+    "GaussianBottleneck",
+    "MineState",
+    "Neighbors",
+    "Objective",
+    "PermutationNull",
+    "RateDistortion",
+    "SubsamplingInterval",
     "Task",
-    "
+    "additivity_check",
     "channel_capacity",
-    "
-    "club",
-    "
-    "donsker_varadhan",
-    "
-    "flo",
-    "
-    "gaussian_information_bottleneck",
-    "
-    "info_nce",
-    "
-    "information_bottleneck_curve",
-    "
-    "interpolated_info_nce",
-    "
-    "jensen_shannon_bound",
-    "
-    "leave_one_out",
-    "
-    "mine",
-    "
-    "nwj",
-    "
-    "rate_distortion_curve",
-    "
-    "smile",
-    "
-    "tuba",
     "cka",
+    "club",
     "conditional_cauchy_schwarz",
+    "count_within",
     "cs_qmi",
+    "data_processing_check",
+    "donsker_varadhan",
+    "find_neighbors",
+    "flo",
+    "gaussian_information_bottleneck",
     "hsic",
+    "independence_check",
+    "info_nce",
+    "information_bottleneck_curve",
+    "interpolated_info_nce",
+    "jensen_shannon_bound",
+    "kolchinsky_tracey_bounds",
+    "kozachenko_leonenko",
+    "ksg",
+    "leave_one_out",
+    "mine",
     "normalized_hsic",
+    "nwj",
+    "permutation_null",
+    "rate_distortion_curve",
+    "smile",
+    "subsampling_interval",
+    "tuba",
 ]
