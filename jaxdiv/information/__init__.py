@@ -23,6 +23,12 @@ from jaxdiv.information.bounds import (
 )
 from jaxdiv.information.cauchy_schwarz import conditional_cauchy_schwarz, cs_qmi
 from jaxdiv.information.consistency import ConsistencyCheck, additivity_check, data_processing_check, independence_check
+from jaxdiv.information.contraction import (
+    dobrushin_coefficient,
+    dropconnect_contraction,
+    dropout_contraction,
+    gaussian_contraction,
+)
 from jaxdiv.information.contrastive import flo, info_nce, interpolated_info_nce
 from jaxdiv.information.density_bounds import club, leave_one_out
 from jaxdiv.information.dependence import cka, hsic, normalized_hsic
@@ -57,9 +63,13 @@ __all__ = [
     "count_within",
     "cs_qmi",
     "data_processing_check",
+    "dobrushin_coefficient",
     "donsker_varadhan",
+    "dropconnect_contraction",
+    "dropout_contraction",
     "find_neighbors",
     "flo",
+    "gaussian_contraction",
     "gaussian_information_bottleneck",
     "hsic",
     "independence_check",
