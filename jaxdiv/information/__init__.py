@@ -22,6 +22,7 @@ from jaxdiv.information.bounds import (
     tuba,
 )
 from jaxdiv.information.cauchy_schwarz import conditional_cauchy_schwarz, cs_qmi
+from jaxdiv.information.conditional import frenzel_pompe
 from jaxdiv.information.consistency import ConsistencyCheck, additivity_check, data_processing_check, independence_check
 from jaxdiv.information.contraction import (
     dobrushin_coefficient,
@@ -37,11 +38,15 @@ from jaxdiv.information.gaussian_bottleneck import GaussianBottleneck, gaussian_
 from jaxdiv.information.kernel_density import kolchinsky_tracey_bounds
 from jaxdiv.information.kozachenko import kozachenko_leonenko
 from jaxdiv.information.kraskov import ksg
+from jaxdiv.information.mixed import mixed_ksg, ross
 from jaxdiv.information.neighbors import Neighbors, count_within, find_neighbors
 from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, permutation_null, subsampling_interval
 from jaxdiv.information.synthetic import TASKS, Task
 
 __all__ = [
+    "frenzel_pompe",
+    "mixed_ksg",
+    "ross",
     "TASKS",
     "BottleneckCurve",
     "CapacityBounds",

@@ -1,10 +1,13 @@
-"""Argument checks that the estimators share: paired samples, labels, keys."""
+"""Argument checks that the estimators share: paired samples, labels, counts, positive numbers."""
 
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdiv.checks import check_shape, fail, floating_array, integer_array
+from jaxdiv.checks import check_floating, check_real, check_shape, fail, floating_array, integer_array
 from jaxdiv.numerics import promote
 from jaxdiv.typing import Array
 
@@ -39,3 +42,24 @@ def label_array(function: str, argument: str, value: Any, count: int) -> Array:
     labels = integer_array(function, argument, value)
     check_shape(function, argument, labels, (count,))
     return labels
+
+
+def check_rows(function: str, argument: str, samples: Array, least: int) -> None:
+    """At least so many samples: what one alone says about dependence is nothing.
+
+    >>> check_rows("f", "x", jnp.ones((2, 1)), 2)
+    """
+    if samples.shape[0] < least:
+        raise fail(function, argument, f"has {samples.shape[0]} rows", f"at least {least}")
+
+
+def check_positive(function: str, argument: str, value: Any) -> None:
+    """A positive Python number, or a scalar floating array, maybe traced, whose value is not looked at.
+
+    >>> check_positive("f", "sigma", 0.5)
+    """
+    if isinstance(value, jax.Array | np.ndarray):
+        check_shape(function, argument, value, ())
+        check_floating(function, **{argument: value})
+    else:
+        check_real(function, argument, value, 0.0, math.inf, open_low=True, open_high=True)
