@@ -57,7 +57,7 @@ def test_the_default_run_leaves_everything(first):
 @pytest.mark.parametrize(
     ("settings", "student"),
     [
-        ({"method": "sid"}, "student: sid, reverse_kl"),
+        pytest.param({"method": "sid"}, "student: sid, reverse_kl", marks=pytest.mark.slow),
         ({"method": "dmd2"}, "student: dmd2, reverse_kl"),
         pytest.param({"method": "diff_instruct"}, "student: diff_instruct, reverse_kl", marks=pytest.mark.slow),
         pytest.param({"method": "dmd", "pairs": 20}, "student: dmd, reverse_kl", marks=pytest.mark.slow),

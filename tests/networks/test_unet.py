@@ -114,6 +114,7 @@ def test_bfloat16_is_close_to_float32(params, out):
     assert 0 < error < 0.03
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(params, x64):
     apply_fn, _ = functional(UNet(dataclasses.replace(CONFIG, dtype="float64"), rngs=nnx.Rngs(0)))
     inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, X, C_NOISE))
