@@ -3,6 +3,7 @@
 Every estimator returns an `Estimate` in nats, unclipped, with its kind, its ceiling and its standard error.
 """
 
+from jaxdiv.information.binning import binned_mutual_information
 from jaxdiv.information.blahut_arimoto import (
     BottleneckCurve,
     CapacityBounds,
@@ -33,8 +34,17 @@ from jaxdiv.information.contraction import (
 from jaxdiv.information.contrastive import flo, info_nce, interpolated_info_nce
 from jaxdiv.information.density_bounds import club, leave_one_out
 from jaxdiv.information.dependence import cka, hsic, normalized_hsic
+from jaxdiv.information.discrete import discrete_mutual_information
 from jaxdiv.information.estimate import Estimate
 from jaxdiv.information.gaussian_bottleneck import GaussianBottleneck, gaussian_information_bottleneck
+from jaxdiv.information.generalization import (
+    bottleneck_gap_scale,
+    encoder_information,
+    kl_generalization_bounds,
+    mean_estimator_information,
+    posterior_information,
+    wasserstein_generalization_bounds,
+)
 from jaxdiv.information.kernel_density import kolchinsky_tracey_bounds
 from jaxdiv.information.kozachenko import kozachenko_leonenko
 from jaxdiv.information.kraskov import ksg
@@ -44,6 +54,7 @@ from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, 
 from jaxdiv.information.synthetic import TASKS, Task
 
 __all__ = [
+    "TASKS",
     "BottleneckCurve",
     "CapacityBounds",
     "ConsistencyCheck",
@@ -55,9 +66,10 @@ __all__ = [
     "PermutationNull",
     "RateDistortion",
     "SubsamplingInterval",
-    "TASKS",
     "Task",
     "additivity_check",
+    "binned_mutual_information",
+    "bottleneck_gap_scale",
     "channel_capacity",
     "cka",
     "club",
@@ -65,10 +77,12 @@ __all__ = [
     "count_within",
     "cs_qmi",
     "data_processing_check",
+    "discrete_mutual_information",
     "dobrushin_coefficient",
     "donsker_varadhan",
     "dropconnect_contraction",
     "dropout_contraction",
+    "encoder_information",
     "find_neighbors",
     "flo",
     "frenzel_pompe",
@@ -80,18 +94,22 @@ __all__ = [
     "information_bottleneck_curve",
     "interpolated_info_nce",
     "jensen_shannon_bound",
+    "kl_generalization_bounds",
     "kolchinsky_tracey_bounds",
     "kozachenko_leonenko",
     "ksg",
     "leave_one_out",
+    "mean_estimator_information",
     "mine",
     "mixed_ksg",
     "normalized_hsic",
     "nwj",
     "permutation_null",
+    "posterior_information",
     "rate_distortion_curve",
     "ross",
     "smile",
     "subsampling_interval",
     "tuba",
+    "wasserstein_generalization_bounds",
 ]
