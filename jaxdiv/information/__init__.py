@@ -48,6 +48,7 @@ from jaxdiv.information.generalization import (
 from jaxdiv.information.kernel_density import kolchinsky_tracey_bounds
 from jaxdiv.information.kozachenko import kozachenko_leonenko
 from jaxdiv.information.kraskov import ksg
+from jaxdiv.information.linear_gaussian import gaussian_mutual_information
 from jaxdiv.information.mixed import mixed_ksg, ross
 from jaxdiv.information.neighbors import Neighbors, count_within, find_neighbors
 from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, permutation_null, subsampling_interval
@@ -88,6 +89,7 @@ __all__ = [
     "frenzel_pompe",
     "gaussian_contraction",
     "gaussian_information_bottleneck",
+    "gaussian_mutual_information",
     "hsic",
     "independence_check",
     "info_nce",
