@@ -14,6 +14,7 @@ PAGES = {
     "diffusion": "diffusion",
     "distillation": "distillation",
     "divergences": "divergences",
+    "information": "information",
     "metrics": "metrics",
     "networks": "networks",
     "optimizers": "optimizers",
