@@ -12,6 +12,15 @@ from jaxdiv.information.blahut_arimoto import (
     information_bottleneck_curve,
     rate_distortion_curve,
 )
+from jaxdiv.information.bottleneck import (
+    BottleneckLoss,
+    ceb_loss,
+    cs_bottleneck_loss,
+    dib_loss,
+    hsic_bottleneck_loss,
+    nib_loss,
+    vib_loss,
+)
 from jaxdiv.information.bounds import (
     MineState,
     Objective,
@@ -32,10 +41,12 @@ from jaxdiv.information.contraction import (
     gaussian_contraction,
 )
 from jaxdiv.information.contrastive import flo, info_nce, interpolated_info_nce
+from jaxdiv.information.critics import Critic, bilinear_critic, concatenated_critic, separable_critic
 from jaxdiv.information.density_bounds import club, leave_one_out
 from jaxdiv.information.dependence import cka, hsic, normalized_hsic
 from jaxdiv.information.discrete import discrete_mutual_information
 from jaxdiv.information.estimate import Estimate
+from jaxdiv.information.fit import CriticFit, fit_critic
 from jaxdiv.information.gaussian_bottleneck import GaussianBottleneck, gaussian_information_bottleneck
 from jaxdiv.information.generalization import (
     bottleneck_gap_scale,
@@ -51,14 +62,20 @@ from jaxdiv.information.kraskov import ksg
 from jaxdiv.information.linear_gaussian import gaussian_mutual_information
 from jaxdiv.information.mixed import mixed_ksg, ross
 from jaxdiv.information.neighbors import Neighbors, count_within, find_neighbors
+from jaxdiv.information.nonuniformity import lnc, nonuniformity_threshold
 from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, permutation_null, subsampling_interval
+from jaxdiv.information.score_based import denoising_information, score_mutual_information
+from jaxdiv.information.sliced import sliced_mutual_information
 from jaxdiv.information.synthetic import TASKS, Task
 
 __all__ = [
     "TASKS",
     "BottleneckCurve",
+    "BottleneckLoss",
     "CapacityBounds",
     "ConsistencyCheck",
+    "Critic",
+    "CriticFit",
     "Estimate",
     "GaussianBottleneck",
     "MineState",
@@ -69,15 +86,21 @@ __all__ = [
     "SubsamplingInterval",
     "Task",
     "additivity_check",
+    "bilinear_critic",
     "binned_mutual_information",
     "bottleneck_gap_scale",
+    "ceb_loss",
     "channel_capacity",
     "cka",
     "club",
+    "concatenated_critic",
     "conditional_cauchy_schwarz",
     "count_within",
+    "cs_bottleneck_loss",
     "cs_qmi",
     "data_processing_check",
+    "denoising_information",
+    "dib_loss",
     "discrete_mutual_information",
     "dobrushin_coefficient",
     "donsker_varadhan",
@@ -85,12 +108,14 @@ __all__ = [
     "dropout_contraction",
     "encoder_information",
     "find_neighbors",
+    "fit_critic",
     "flo",
     "frenzel_pompe",
     "gaussian_contraction",
     "gaussian_information_bottleneck",
     "gaussian_mutual_information",
     "hsic",
+    "hsic_bottleneck_loss",
     "independence_check",
     "info_nce",
     "information_bottleneck_curve",
@@ -101,17 +126,24 @@ __all__ = [
     "kozachenko_leonenko",
     "ksg",
     "leave_one_out",
+    "lnc",
     "mean_estimator_information",
     "mine",
     "mixed_ksg",
+    "nib_loss",
+    "nonuniformity_threshold",
     "normalized_hsic",
     "nwj",
     "permutation_null",
     "posterior_information",
     "rate_distortion_curve",
     "ross",
+    "score_mutual_information",
+    "separable_critic",
+    "sliced_mutual_information",
     "smile",
     "subsampling_interval",
     "tuba",
+    "vib_loss",
     "wasserstein_generalization_bounds",
 ]

@@ -121,8 +121,7 @@ def information_bottleneck_curve(
     Raises:
         ValueError: wrong shapes, dtypes, form or number of steps.
 
-    Source: Tishby, Pereira, Bialek, "The information bottleneck method" (arXiv:physics/0004057), equations 16, 17 and
-    28; Strouse, Schwab, "The deterministic information bottleneck" (arXiv:1604.00268), algorithm 2, the merging as in
+    Source: Tishby, Pereira, Bialek, "The information bottleneck method" (arXiv:physics/0004057), section 3; Strouse, Schwab, "The deterministic information bottleneck" (arXiv:1604.00268), the merging as in
     Slonim, Tishby, "Agglomerative information bottleneck" (1999); Kolchinsky, Tracey,
     Van Kuyk, "Caveats for information bottleneck in deterministic scenarios" (arXiv:1808.07593), on straight curves.
 
@@ -183,7 +182,7 @@ def channel_capacity(channel: Any, *, num_steps: int = 1000) -> CapacityBounds:
     Raises:
         ValueError: channel is no floating matrix, or num_steps is out of range.
 
-    Source: Blahut, "Computation of channel capacity and rate-distortion functions" (1972), theorems 1 and 2.
+    Source: Blahut, "Computation of channel capacity and rate-distortion functions" (1972).
 
     >>> bounds = channel_capacity([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])  # half the symbols erased: log(2) / 2
     >>> round(float(bounds.lower), 6), round(float(bounds.upper), 6)
@@ -219,7 +218,7 @@ def rate_distortion_curve(p_x: Any, distortions: Any, *, slopes: Any, num_steps:
     Raises:
         ValueError: wrong shapes, dtypes or number of steps.
 
-    Source: Blahut, "Computation of channel capacity and rate-distortion functions" (1972), theorem 6.
+    Source: Blahut, "Computation of channel capacity and rate-distortion functions" (1972).
 
     >>> points = rate_distortion_curve([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], slopes=[jnp.log(3.0)])
     >>> round(float(points.distortion[0]), 6), round(float(points.rate[0]), 6)  # 1/4, log 2 - h(1/4)

@@ -27,8 +27,8 @@ def encoder_information(
 
         mean_i [ log q(z_i | x_i) - log mean_m q(z_i | x_m) ],   m over the class of i.
 
-    With m = i this bounds I(X; Z | Y) from below in expectation, and cannot exceed the mean log size of a class; without
-    it, from above. The classes' sizes count as given and the samples of each as independent.
+    With m = i this bounds I(X; Z | Y) from below in expectation, and cannot exceed the mean log size of a class;
+    without it, from above. The classes' sizes count as given and the samples of each as independent.
 
     Args:
         means: ``[N, d]`` or ``[N]`` floating.
@@ -47,7 +47,7 @@ def encoder_information(
 
     Source: Kawaguchi, Deng, Ji, Huang, "How does information bottleneck help deep learning?" (arXiv:2305.18887), whose
     theorems speak of I(X; Z | Y); Poole et al., "On variational bounds of mutual information" (arXiv:1905.06922),
-    equations 12 and 13, for both bounds.
+    section 2, for both bounds.
 
     >>> means = jnp.array([0.0, 0.0, 100.0, 100.0])
     >>> key = jax.random.key(0)
@@ -103,8 +103,8 @@ def posterior_information(means: Any, log_variances: Any) -> Estimate:
     Raises:
         ValueError: wrong shapes or dtypes.
 
-    Source: Kolchinsky, Tracey, "Estimating mixture entropy with pairwise distances" (arXiv:1706.02419), equation 10,
-    for the bound; Kawaguchi et al. (arXiv:2305.18887) for its use.
+    Source: Kolchinsky, Tracey, "Estimating mixture entropy with pairwise distances" (arXiv:1706.02419),
+    section 3, for the bound; Kawaguchi et al. (arXiv:2305.18887) for its use.
 
     >>> estimate = posterior_information(jnp.array([[0.0], [1e3]]), jnp.zeros((2, 1)))
     >>> round(float(estimate), 4), round(float(estimate.ceiling), 4)
@@ -206,7 +206,7 @@ def kl_generalization_bounds(divergences: Any, *, sub_gaussian: Any, contraction
         ValueError: wrong shapes, dtypes or sub_gaussian.
 
     Source: Bu, Zou, Veeravalli, "Tightening mutual information based bounds on generalization error"
-    (arXiv:1901.04609), proposition 1, at the input; He, Goldfeld (arXiv:2404.03176) for the hierarchy, in the form
+    (arXiv:1901.04609), at the input; He, Goldfeld (arXiv:2404.03176) for the hierarchy, in the form
     that the proof above gives, conditioned on all of W.
 
     >>> bounds = kl_generalization_bounds([0.5, 0.5], sub_gaussian=1.0, contractions=[0.25, 1.0])
@@ -230,10 +230,10 @@ def kl_generalization_bounds(divergences: Any, *, sub_gaussian: Any, contraction
 def wasserstein_generalization_bounds(distances: Any, layer_lipschitz: Any, *, loss_lipschitz: Any) -> Array:
     r"""loss_lipschitz max(1, prod_{j > l} lipschitz_j) W_1(l) for each layer l: the gap is at most the mean of any one.
 
-    The bound at l = 0 stays for the input, at L for the output. W_1(l) is between P_{T_l,i, Y_i | W} and P_{T_l, Y | W}
-    with cost |t - t'| + |y - y'|, under which the rest of the network and a loss with |loss(t, y) - loss(t', y')| <=
-    loss_lipschitz (|t - t'| + |y - y'|) have this constant (Kantorovich-Rubinstein). Take the mean over i and over draws
-    of W, then the minimum over l: the layer that attains it is the "generalization funnel".
+    l = 0 is the input, L the output. W_1(l) is between P_{T_l,i, Y_i | W} and P_{T_l, Y | W} with cost |t - t'| + |y -
+    y'|, under which the rest of the network and a loss with |loss(t, y) - loss(t', y')| <= loss_lipschitz (|t - t'| +
+    |y - y'|) have this constant (Kantorovich-Rubinstein). Take the mean over i and over draws of W, then the minimum
+    over l: the layer that attains it is the "generalization funnel".
 
     Args:
         distances: ``[..., L + 1]`` floating, W_1(0), ..., W_1(L), or upper bounds such as W_2 of Gaussians (the root of
