@@ -63,6 +63,8 @@ from jaxdiv.information.linear_gaussian import gaussian_mutual_information
 from jaxdiv.information.mixed import mixed_ksg, ross
 from jaxdiv.information.neighbors import Neighbors, count_within, find_neighbors
 from jaxdiv.information.nonuniformity import lnc, nonuniformity_threshold
+from jaxdiv.information.renyi import matrix_renyi_entropy, matrix_renyi_mutual_information
+from jaxdiv.information.representation import l12_norm, matrix_entropy, mmcr_loss, token_directions
 from jaxdiv.information.resampling import PermutationNull, SubsamplingInterval, permutation_null, subsampling_interval
 from jaxdiv.information.score_based import denoising_information, score_mutual_information
 from jaxdiv.information.sliced import sliced_mutual_information
@@ -125,11 +127,16 @@ __all__ = [
     "kolchinsky_tracey_bounds",
     "kozachenko_leonenko",
     "ksg",
+    "l12_norm",
     "leave_one_out",
     "lnc",
+    "matrix_entropy",
+    "matrix_renyi_entropy",
+    "matrix_renyi_mutual_information",
     "mean_estimator_information",
     "mine",
     "mixed_ksg",
+    "mmcr_loss",
     "nib_loss",
     "nonuniformity_threshold",
     "normalized_hsic",
@@ -143,6 +150,7 @@ __all__ = [
     "sliced_mutual_information",
     "smile",
     "subsampling_interval",
+    "token_directions",
     "tuba",
     "vib_loss",
     "wasserstein_generalization_bounds",
