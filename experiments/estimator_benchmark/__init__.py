@@ -1,0 +1,1 @@
+"""Every estimator of mutual information on the forty tasks whose truth is known."""
