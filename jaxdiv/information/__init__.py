@@ -32,6 +32,7 @@ from jaxdiv.information.bounds import (
     tuba,
 )
 from jaxdiv.information.cauchy_schwarz import conditional_cauchy_schwarz, cs_qmi
+from jaxdiv.information.compression import PrincipalComponents, latent_mutual_information, principal_components
 from jaxdiv.information.conditional import frenzel_pompe
 from jaxdiv.information.consistency import ConsistencyCheck, additivity_check, data_processing_check, independence_check
 from jaxdiv.information.contraction import (
@@ -84,6 +85,7 @@ __all__ = [
     "Neighbors",
     "Objective",
     "PermutationNull",
+    "PrincipalComponents",
     "RateDistortion",
     "SubsamplingInterval",
     "Task",
@@ -128,6 +130,7 @@ __all__ = [
     "kozachenko_leonenko",
     "ksg",
     "l12_norm",
+    "latent_mutual_information",
     "leave_one_out",
     "lnc",
     "matrix_entropy",
@@ -143,6 +146,7 @@ __all__ = [
     "nwj",
     "permutation_null",
     "posterior_information",
+    "principal_components",
     "rate_distortion_curve",
     "ross",
     "score_mutual_information",

@@ -66,7 +66,7 @@ def _count_all(x: Array, radius: Array, labels: Array | None, norm: str, strict:
                 hit &= mark[:, None] == kind
             return total + hit
 
-        found = fold_strides(step, jnp.zeros((rows.shape[0], width), jnp.int32), (columns, kinds))
+        found = fold_strides(step, jnp.zeros((rows.shape[0], width), jnp.int32), (columns, kinds), x.shape[1])
         return jnp.sum(found, axis=1, dtype=jnp.int32)
 
     marks = jnp.zeros(count, jnp.int32) if labels is None else labels

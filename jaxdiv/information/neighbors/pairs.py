@@ -16,6 +16,7 @@ from jaxdiv.typing import Array
 
 NORMS = ("chebyshev", "euclidean")
 _UNROLL = 8
+_BODY = 16
 _LONG = 64
 
 
@@ -34,8 +35,14 @@ def space_distances(left: Array, right: Array, norm: str) -> Array:
     d = left.shape[-2]
     if d == 1:
         return jnp.abs(left[..., 0, :] - right[..., 0, :])
-    combine = (lambda a, b: jnp.maximum(a, jnp.abs(b))) if norm == "chebyshev" else (lambda a, b: a + b * b)
     first = jnp.zeros((), left.dtype)
+
+    def combine(total, difference):
+        if norm == "chebyshev":
+            return jnp.maximum(total, jnp.abs(difference))
+        # The maximum keeps a compiler from fusing square and sum into one rounding here and into two elsewhere.
+        return total + jnp.maximum(difference * difference, first)
+
     if d <= _LONG:
         total = reduce(combine, [left[..., j, :] - right[..., j, :] for j in range(d)], first)
     else:
@@ -62,9 +69,14 @@ def strides(array: Array, size: int, fill: Any) -> Array:
     return jnp.pad(array, padding, constant_values=fill).reshape(count, size, *array.shape[1:])
 
 
-def fold_strides(step: Callable[[Array, Any], Array], init: Array, columns: Any) -> Array:
-    """step(carry, a stride of the columns) over all strides."""
-    return jax.lax.scan(lambda carry, column: (step(carry, column), None), init, columns, unroll=_UNROLL)[0]
+def fold_strides(step: Callable[[Array, Any], Array], init: Array, columns: Any, num_features: int) -> Array:
+    """step(carry, a stride of the columns) over all strides.
+
+    The body of the loop takes the fewest strides with 16 features: with one stride fewer or more, XLA's loop on a CPU is
+    not vectorised, and about 7 times slower (measured at 3 to 14 features).
+    """
+    unroll = -(-_BODY // num_features)
+    return jax.lax.scan(lambda carry, column: (step(carry, column), None), init, columns, unroll=unroll)[0]
 
 
 def map_tiles(fn: Callable[..., Any], arrays: Any, tile: int) -> Any:

@@ -28,7 +28,7 @@ class Neighbors(NamedTuple):
     """[N, k] int32, rows of the data."""
 
 
-def smallest(values: Array, k: int) -> Array:
+def _passes(values: Array, k: int) -> Array:
     """Positions of the k smallest entries of each row, ascending, the earlier first at ties: k passes."""
     positions = jnp.arange(values.shape[1], dtype=jnp.int32)
     # Held back from fusion: the passes would otherwise repeat the arithmetic behind the values.
@@ -38,6 +38,24 @@ def smallest(values: Array, k: int) -> Array:
         values = jnp.where(positions == found[-1][:, None], jnp.inf, values)
         found.append(jnp.argmin(values, axis=1).astype(jnp.int32))
     return jnp.stack(found, axis=1)
+
+
+def smallest(values: Array, k: int) -> Array:
+    """Positions of the k smallest entries of each row, ascending and never one twice; infinity is the largest number.
+
+    Long rows are dealt into groups: the k smallest lie in the k groups of the smallest minima.
+    """
+    rows, width = values.shape
+    values = jnp.minimum(values, jnp.finfo(values.dtype).max)  # what is taken becomes infinite, so is not taken again
+    depth = round((width / k) ** 0.5)
+    if depth < 3:
+        return _passes(values, k)
+    size = -(-width // depth)
+    filled = jnp.pad(values, ((0, 0), (0, size * depth - width)), constant_values=jnp.inf)
+    groups = _passes(jnp.min(filled.reshape(rows, depth, size), axis=1), k)
+    positions = (groups[:, :, None] + size * jnp.arange(depth, dtype=jnp.int32)).reshape(rows, -1)
+    chosen = _passes(jnp.take_along_axis(filled, positions, 1), k)
+    return jnp.take_along_axis(positions, chosen, 1)
 
 
 def space_list(function: str, spaces: Any) -> tuple[Array, ...]:
@@ -61,7 +79,7 @@ def search_all(spaces: Sequence[Array], labels: Array | None, k: int, norm: str,
     columns: Any = tuple(jnp.swapaxes(space, 1, 2) for space in grouped)
     kinds = None if labels is None else strides(labels, width, 0)
     by_group = tuple(space.transpose(1, 2, 0) for space in grouped)  # [g, d, s]
-    num_strides = grouped[0].shape[0]
+    num_strides, num_features = grouped[0].shape[0], sum(space.shape[1] for space in spaces)
 
     def nearest(block):
         rows, own, mark = block
@@ -75,9 +93,8 @@ def search_all(spaces: Sequence[Array], labels: Array | None, k: int, norm: str,
             return jnp.minimum(minima, found)
 
         start = jnp.full((own.shape[0], width), jnp.inf, spaces[0].dtype)
-        minima = fold_strides(step, start, (columns, kinds))
-        # Finite, so that a group once taken, which is set to infinity, is not taken again.
-        groups = smallest(jnp.minimum(minima, jnp.finfo(minima.dtype).max), k + 1)  # [tile, k + 1]
+        minima = fold_strides(step, start, (columns, kinds), num_features)
+        groups = smallest(minima, k + 1)  # [tile, k + 1]
         index = (groups[:, :, None] + width * jnp.arange(num_strides, dtype=jnp.int32)).reshape(own.shape[0], -1)
         right = tuple(space[groups].swapaxes(1, 2).reshape(own.shape[0], space.shape[1], -1) for space in by_group)
         distances = joint_distances(left, right, norm)
