@@ -121,9 +121,10 @@ def information_bottleneck_curve(
     Raises:
         ValueError: wrong shapes, dtypes, form or number of steps.
 
-    Source: Tishby, Pereira, Bialek, "The information bottleneck method" (arXiv:physics/0004057), section 3; Strouse, Schwab, "The deterministic information bottleneck" (arXiv:1604.00268), the merging as in
-    Slonim, Tishby, "Agglomerative information bottleneck" (1999); Kolchinsky, Tracey,
-    Van Kuyk, "Caveats for information bottleneck in deterministic scenarios" (arXiv:1808.07593), on straight curves.
+    Source: Tishby, Pereira, Bialek, "The information bottleneck method" (arXiv:physics/0004057), section 3; Strouse,
+    Schwab, "The deterministic information bottleneck" (arXiv:1604.00268), the merging as in Slonim, Tishby,
+    "Agglomerative information bottleneck" (1999); Kolchinsky, Tracey, Van Kuyk, "Caveats for information bottleneck in
+    deterministic scenarios" (arXiv:1808.07593), on straight curves.
 
     >>> curve = information_bottleneck_curve([[0.25, 0.0], [0.25, 0.0], [0.0, 0.5]], tishby_betas=[2.0, 0.5])
     >>> [round(float(v), 4) + 0.0 for v in curve.information_x]  # log 2: two of three merge; then nothing

@@ -171,8 +171,8 @@ def nib_loss(
     Raises:
         ValueError: wrong shapes, dtypes, variance, beta or transform.
 
-    Source: Kolchinsky, Tracey, Wolpert, "Nonlinear information bottleneck" (arXiv:1705.02436), section 2; Kolchinsky, Tracey, Van Kuyk (arXiv:1808.07593)
-    for the square.
+    Source: Kolchinsky, Tracey, Wolpert, "Nonlinear information bottleneck" (arXiv:1705.02436), section 2; Kolchinsky,
+    Tracey, Van Kuyk (arXiv:1808.07593) for the square.
 
     >>> out = nib_loss(jnp.zeros(2), jnp.array([0.0, 100.0]), variance=1.0, beta=2.0, transform="square")
     >>> round(float(out.rate), 4), round(float(out.loss), 4)  # log 2, and 2 log(2)^2
