@@ -40,9 +40,10 @@ class Runner:
         shape = (estimator, x.shape, y.shape)
         if shape not in self.compiled:
             estimate_fn = ESTIMATORS[estimator].make(self.settings["critic_steps"])
+            at_once = len(x) if ESTIMATORS[estimator].trained else 1  # small networks side by side cost little more
 
             def run(*arguments):
-                return jax.lax.map(lambda seed: jnp.asarray(estimate_fn(*seed).value), arguments)
+                return jax.lax.map(lambda seed: jnp.asarray(estimate_fn(*seed).value), arguments, batch_size=at_once)
 
             self.compiled[shape] = jax.jit(run).lower(*arguments).compile()
         started = time.perf_counter()
