@@ -72,8 +72,8 @@ def strides(array: Array, size: int, fill: Any) -> Array:
 def fold_strides(step: Callable[[Array, Any], Array], init: Array, columns: Any, num_features: int) -> Array:
     """step(carry, a stride of the columns) over all strides.
 
-    The body of the loop takes the fewest strides with 16 features: with one stride fewer or more, XLA's loop on a CPU is
-    not vectorised, and about 7 times slower (measured at 3 to 14 features).
+    The body of the loop takes the fewest strides with 16 features: with one stride fewer or more, XLA's loop on a CPU
+    is not vectorised, and about 7 times slower (measured at 3 to 14 features).
     """
     unroll = -(-_BODY // num_features)
     return jax.lax.scan(lambda carry, column: (step(carry, column), None), init, columns, unroll=unroll)[0]
