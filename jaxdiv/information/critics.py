@@ -34,15 +34,20 @@ def check_widths(function: str, widths: Any) -> tuple[int, ...]:
     return tuple(int(width) for width in widths)
 
 
-def init_layers(key: PRNGKey, sizes: Sequence[int]) -> list[tuple[Array, Array]]:
+def init_layers(key: PRNGKey, sizes: Sequence[int], *, is_zero: bool) -> list[tuple[Array, Array]]:
     """Weights of variance 2 / inputs, which keep the size of signals through relu, and zero offsets, in float32.
 
-    >>> [weight.shape for weight, offset in init_layers(jax.random.key(0), (3, 8, 1))]
+    With is_zero the last weights are 0, so that the network starts at 0: a score of 0 is that of independence, and a
+    bound that takes exponentials would be far off at others.
+
+    >>> [weight.shape for weight, offset in init_layers(jax.random.key(0), (3, 8, 1), is_zero=True)]
     [(3, 8), (8, 1)]
     """
     keys = jax.random.split(key, len(sizes) - 1)
     shapes = zip(sizes[:-1], sizes[1:], strict=True)
     weights = [jax.random.normal(k, s, jnp.float32) * math.sqrt(2.0 / s[0]) for k, s in zip(keys, shapes, strict=True)]
+    if is_zero:
+        weights[-1] = jnp.zeros_like(weights[-1])
     return [(w, jnp.zeros(w.shape[1], jnp.float32)) for w in weights]
 
 
@@ -81,6 +86,8 @@ _BILINEAR = Critic(
 def separable_critic(*, widths: Sequence[int] = (128, 128), num_features: int = 32) -> Critic:
     """The score g(x) . h(y) / sqrt(num_features) of two networks: N + M evaluations and one product of matrices.
 
+    Scores start at 0.
+
     Args:
         widths: hidden layers of each network, with relu between; () makes both linear.
         num_features: width of g and h, which bounds the rank of the log-ratio that can be learnt.
@@ -105,7 +112,9 @@ def _separable(widths: tuple[int, ...], num_features: int) -> Critic:
     def init(key: PRNGKey, x_width: int, y_width: int) -> Any:
         x_key, y_key = jax.random.split(key)
         inner = (*widths, num_features)
-        return {"x": init_layers(x_key, (x_width, *inner)), "y": init_layers(y_key, (y_width, *inner))}
+        # If both were 0, so would be the gradient.
+        x_layers = init_layers(x_key, (x_width, *inner), is_zero=False)
+        return {"x": x_layers, "y": init_layers(y_key, (y_width, *inner), is_zero=True)}
 
     def apply(params: Any, x: Array, y: Array) -> Array:
         return apply_layers(params["x"], x) @ apply_layers(params["y"], y).T / math.sqrt(num_features)
@@ -116,7 +125,8 @@ def _separable(widths: tuple[int, ...], num_features: int) -> Critic:
 def concatenated_critic(*, widths: Sequence[int] = (32, 32)) -> Critic:
     """The score of one network of (x, y) together: N M evaluations, and no limit of rank.
 
-    The first layer is linear before its relu, so it is evaluated N + M times and added for all pairs.
+    The first layer is linear before its relu, so it is evaluated N + M times and added for all pairs. Scores start
+    at 0.
 
     Args:
         widths: hidden layers, at least one, with relu between.
@@ -140,7 +150,7 @@ def concatenated_critic(*, widths: Sequence[int] = (32, 32)) -> Critic:
 @functools.cache
 def _concatenated(widths: tuple[int, ...]) -> Critic:
     def init(key: PRNGKey, x_width: int, y_width: int) -> Any:
-        return init_layers(key, (x_width + y_width, *widths, 1))
+        return init_layers(key, (x_width + y_width, *widths, 1), is_zero=True)
 
     def apply(params: Any, x: Array, y: Array) -> Array:
         (weight, offset), *rest = params

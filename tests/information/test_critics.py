@@ -63,6 +63,16 @@ def test_equal_arguments_make_the_same_object_and_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize("make", [bilinear_critic, separable_critic, concatenated_critic])
+def test_scores_start_at_independence_and_move(make, batches):
+    x, y = batches
+    critic = make()
+    params = critic.init(jax.random.key(0), 3, 2)
+    np.testing.assert_array_equal(critic.apply(params, x, y), np.zeros((5, 4)))
+    slope = jax.grad(lambda p: jnp.sum(critic.apply(p, x, y)[0, 0]))(params)
+    assert max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(slope)) > 0.0
+
+
 def test_weights_keep_the_size_of_signals():
     (weight, _), *_ = concatenated_critic(widths=(500,)).init(jax.random.key(0), 150, 50)
     assert float(jnp.std(weight)) == pytest.approx(0.1, rel=0.02)
