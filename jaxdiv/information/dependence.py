@@ -145,7 +145,8 @@ def _grams(function: str, x: Any, y: Any, x_kernel: Any, y_kernel: Any, least: i
             z = z - z[0]  # centring forgets the offset, whose rounding it would keep
             z = z - jnp.mean(z, axis=0)
         gram = gram_matrix(z, kernel=kernel)
-        out.append(gram - gram[0, 0])
+        # A kernel may take NaN for distance 0.
+        out.append(jnp.where(jnp.all(jnp.isfinite(z)), gram - gram[0, 0], jnp.nan))
     return out[0], out[1]
 
 
