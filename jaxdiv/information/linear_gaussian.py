@@ -36,7 +36,8 @@ def gaussian_mutual_information(
 
     Returns:
         An `Estimate` of kind "plug-in", float32 (float64 where an input is), its standard error sqrt(sum rho^2 / N)
-        that of Gaussian data. `info`: `correlations` [min(dx, dy)] descending, `shrinkage` s, `bias` what was subtracted.
+        that of Gaussian data. `info`: `correlations` [min(dx, dy)] descending, `shrinkage` s, and the `bias` that was
+        subtracted.
 
     Raises:
         ValueError: shapes that do not pair, too few rows, wrong dtypes, a shrinkage that is none, both corrections.
