@@ -49,7 +49,7 @@ def test_quadrature(x64, d):
 
 
 def test_k_sliced(x64):
-    """Two of three dimensions: against frames from scipy's orthogonal group and determinants; three of three: the MI."""
+    """Two of three dimensions: against scipy's orthogonal group and determinants; three of three: the MI."""
     mix = np.random.default_rng(2).normal(size=(6, 6))
     covariance = mix @ mix.T + 0.5 * np.eye(6)
     both = exact_sample(covariance, 100)
@@ -68,7 +68,7 @@ def test_k_sliced(x64):
 
 
 def test_base_ksg(x64):
-    """Scalars have one projection; in more dimensions the two bases agree on Gaussian data, projection by projection."""
+    """Scalars have one projection; in more dimensions the bases agree on Gaussian data, projection by projection."""
     x, y = paired(1, 0.8)
     np.testing.assert_allclose(by_ksg(x, y, key=jax.random.key(0)).info["local"], float(ksg(x, y)), rtol=1e-9)
     x, y = paired(3, 0.9, 1000)
@@ -93,9 +93,7 @@ def test_independent_and_constant(x64):
     assert np.all(np.isfinite(found.info["local"])) and np.all(found.info["local"] >= 0)
     repeated = np.repeat(x[:500], 2, axis=0)  # duplicates: all pairs are atoms
     assert float(by_ksg(repeated, repeated, key=key, k=1)) > 5.0
-    assert (
-        np.isinf(gaussian(x[:, :1], 2 * x[:, :1], key=key).value) or float(gaussian(x[:, :1], x[:, :1], key=key)) > 15
-    )
+    assert float(gaussian(x[:, :1], x[:, :1], key=key)) > 15.0  # infinite in truth
 
 
 def test_gradient_by_finite_differences(x64):
