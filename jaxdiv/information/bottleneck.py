@@ -38,9 +38,7 @@ def _losses(function: str, value: Any, count: int) -> Array:
     return losses
 
 
-def _add(function: str, prediction: Array, rate: Array, beta: Any, transform: str = "identity") -> BottleneckLoss:
-    check_scalar(function, "beta", beta, 0.0)
-    check_choice(function, "transform", transform, tuple(_TRANSFORMS))
+def _add(prediction: Array, rate: Array, beta: Any, transform: str = "identity") -> BottleneckLoss:
     return BottleneckLoss(prediction + beta * _TRANSFORMS[transform](rate), prediction, rate)
 
 
@@ -89,6 +87,8 @@ def vib_loss(
     (1.25, 1.0, 0.5)
     """
     function = "vib_loss"
+    check_scalar(function, "beta", beta, 0.0)
+    check_choice(function, "transform", transform, tuple(_TRANSFORMS))
     encoder = _encoder(function, means, log_variances)
     shape = jnp.shape(encoder.mean)
     losses = _losses(function, prediction_losses, shape[0])
@@ -97,7 +97,7 @@ def vib_loss(
     if not isinstance(prior, Gaussian) or jnp.shape(prior.mean) != shape[1:]:
         raise fail(function, "prior", f"is {prior!r}", f"a Gaussian with mean of shape {shape[1:]}")
     target = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shape[0], *jnp.shape(leaf))), prior)
-    return _add(function, jnp.mean(losses), jnp.mean(gaussian_kl(p=encoder, q=target)), beta, transform)
+    return _add(jnp.mean(losses), jnp.mean(gaussian_kl(p=encoder, q=target)), beta, transform)
 
 
 def ceb_loss(
@@ -135,11 +135,12 @@ def ceb_loss(
     0.5
     """
     function = "ceb_loss"
+    check_scalar(function, "beta", beta, 0.0)
     encoder = _encoder(function, means, log_variances)
     backward = _encoder(function, backward_means, backward_log_variances, "backward_")
     check_same_shape(function, means=encoder.mean, backward_means=backward.mean)
     losses = _losses(function, prediction_losses, jnp.shape(encoder.mean)[0])
-    return _add(function, jnp.mean(losses), jnp.mean(gaussian_kl(p=encoder, q=backward)), beta)
+    return _add(jnp.mean(losses), jnp.mean(gaussian_kl(p=encoder, q=backward)), beta)
 
 
 def nib_loss(
@@ -179,10 +180,12 @@ def nib_loss(
     (0.6931, 0.9609)
     """
     function = "nib_loss"
+    check_scalar(function, "beta", beta, 0.0)
+    check_choice(function, "transform", transform, tuple(_TRANSFORMS))
     (mean,) = paired_samples(function, means=means)
     losses = _losses(function, prediction_losses, mean.shape[0])
     _, upper = kolchinsky_tracey_bounds(mean, variance=variance, chunk_size=chunk_size)
-    return _add(function, jnp.mean(losses), upper.value, beta, transform)
+    return _add(jnp.mean(losses), upper.value, beta, transform)
 
 
 def dib_loss(prediction_losses: Any, assignments: Any, *, beta: Any) -> BottleneckLoss:
@@ -209,11 +212,12 @@ def dib_loss(prediction_losses: Any, assignments: Any, *, beta: Any) -> Bottlene
     0.6931
     """
     function = "dib_loss"
+    check_scalar(function, "beta", beta, 0.0)
     rows = promote(floating_array(function, "assignments", assignments))
     if rows.ndim != 2 or 0 in rows.shape:
         raise fail(function, "assignments", f"has shape {rows.shape}", "shape [N, K] with entries")
     losses = _losses(function, prediction_losses, rows.shape[0])
-    return _add(function, jnp.mean(losses), jnp.sum(entr(jnp.mean(rows, axis=0))), beta)
+    return _add(jnp.mean(losses), jnp.sum(entr(jnp.mean(rows, axis=0))), beta)
 
 
 def hsic_bottleneck_loss(
@@ -255,9 +259,10 @@ def hsic_bottleneck_loss(
     >>> float(out.loss), bool(out.rate > 1.0)
     (0.0, True)
     """
+    check_scalar("hsic_bottleneck_loss", "beta", beta, 0.0)
     relevance = normalized_hsic(representation, y, x_kernel=representation_kernel, y_kernel=y_kernel, ridge=ridge)
     rate = normalized_hsic(representation, x, x_kernel=representation_kernel, y_kernel=x_kernel, ridge=ridge)
-    return _add("hsic_bottleneck_loss", -relevance.value, rate.value, beta)
+    return _add(-relevance.value, rate.value, beta)
 
 
 def cs_bottleneck_loss(
@@ -303,9 +308,10 @@ def cs_bottleneck_loss(
     >>> abs(round(float(out.prediction), 4)), round(float(out.rate), 4)  # a perfect prediction; log 2
     (0.0, 0.6931)
     """
+    check_scalar("cs_bottleneck_loss", "beta", beta, 0.0)
     widths = sigma if isinstance(sigma, tuple) else (sigma,) * 3
     if len(widths) != 3:
         raise fail("cs_bottleneck_loss", "sigma", f"has {len(widths)} entries", "a positive number or a tuple of three")
     fit = conditional_cauchy_schwarz(x, y, prediction, sigma=widths[:2], variant=variant, chunk_size=chunk_size)
     kept = cs_qmi(x, representation, sigma=(widths[0], widths[2]), normalized=normalized, chunk_size=chunk_size)
-    return _add("cs_bottleneck_loss", fit.value, kept.value, beta)
+    return _add(fit.value, kept.value, beta)

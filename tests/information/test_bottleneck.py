@@ -27,6 +27,11 @@ RNG = np.random.default_rng(0)
 DX, DY, DZ = 3, 2, 3
 
 
+def run(objective, *arrays, **options):
+    """In one compilation."""
+    return jax.jit(functools.partial(objective, **options))(*arrays)
+
+
 def joint_covariance():
     factor = np.random.default_rng(1).normal(size=(DX + DY, DX + DY)) / 2 + np.eye(DX + DY)
     return factor @ factor.T
@@ -77,12 +82,14 @@ def ceb(losses, means, log_variances, y, p, beta):
 def test_trained_linear_gaussian_bottlenecks_land_on_the_closed_form(objective, offset):
     covariance = joint_covariance()
     blocks = covariance[:DX, :DX], covariance[:DX, DX:], covariance[DX:, DX:]
-    run, start, unravel, loss = linear_gaussian(objective)
+    value_and_grad, start, unravel, loss = linear_gaussian(objective)
     given_y = blocks[0] - blocks[1] @ np.linalg.solve(blocks[2], blocks[1].T)
     entropy_y = (np.linalg.slogdet(blocks[2])[1] + DY * (1 + np.log(2 * np.pi))) / 2
     seen = []
     for beta in (0.5, 0.2, 0.02):
-        found = minimize(run, start, args=(beta,), jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 2000})
+        found = minimize(
+            value_and_grad, start, args=(beta,), jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 2000}
+        )
         p = unravel(jnp.asarray(found.x))
         encoder = np.asarray(p["encoder"]) / np.exp(np.asarray(p["log_variance"]) / 2)[:, None]
         total = np.linalg.slogdet(np.eye(DZ) + encoder @ blocks[0] @ encoder.T)[1]
@@ -99,13 +106,15 @@ def test_trained_linear_gaussian_bottlenecks_land_on_the_closed_form(objective, 
 def test_vib_rate_by_hand_with_its_prior():
     means, log_variances = RNG.normal(size=(5, 3)), RNG.normal(size=(5, 3))
     prior_mean, prior_variance = RNG.normal(size=3), np.exp(RNG.normal(size=3))
-    out = vib_loss(np.zeros(5), means, log_variances, beta=1.0, prior=Gaussian(prior_mean, variance=prior_variance))
+    out = run(
+        vib_loss, np.zeros(5), means, log_variances, beta=1.0, prior=Gaussian(prior_mean, variance=prior_variance)
+    )
     ratio = np.exp(log_variances) / prior_variance
     kl = (ratio + np.square(means - prior_mean) / prior_variance - 1 - np.log(ratio)).sum(1) / 2
     np.testing.assert_allclose(out.rate, kl.mean(), rtol=1e-12)
     full = Gaussian(prior_mean, covariance=np.diag(prior_variance))
-    np.testing.assert_allclose(vib_loss(np.zeros(5), means, log_variances, beta=1.0, prior=full).rate, kl.mean())
-    own = ceb_loss(np.zeros(5), means, log_variances, means, log_variances, beta=3.0)
+    np.testing.assert_allclose(run(vib_loss, np.zeros(5), means, log_variances, beta=1.0, prior=full).rate, kl.mean())
+    own = run(ceb_loss, np.zeros(5), means, log_variances, means, log_variances, beta=3.0)
     assert float(own.rate) == float(own.loss) == 0.0
 
 
@@ -114,17 +123,17 @@ def test_nib_is_the_pairwise_bound_and_its_transforms():
     squared = np.square(means[:, None] - means).sum(-1)
     rate = -np.log(np.exp(-squared / (2 * variance)).mean(1)).mean()
     for transform, added in [("identity", rate), ("square", rate**2), ("exponential", np.exp(rate))]:
-        out = nib_loss(losses, means, variance=variance, beta=0.7, transform=transform)
+        out = run(nib_loss, losses, means, variance=variance, beta=0.7, transform=transform)
         expected = losses.mean() + 0.7 * added, losses.mean(), rate
         np.testing.assert_allclose(out, expected, rtol=1e-10)
         log_variances = np.zeros_like(means)
-        vib_rate = vib_loss(losses, means, log_variances, beta=0.7).rate
+        vib_rate = run(vib_loss, losses, means, log_variances, beta=0.7).rate
         other = {"identity": vib_rate, "square": vib_rate**2, "exponential": np.exp(vib_rate)}[transform]
-        vib_out = vib_loss(losses, means, log_variances, beta=0.7, transform=transform)
+        vib_out = run(vib_loss, losses, means, log_variances, beta=0.7, transform=transform)
         np.testing.assert_allclose(vib_out.loss, losses.mean() + 0.7 * other, rtol=1e-12)
-    far = nib_loss(losses, 1e6 * means, variance=variance, beta=1.0)
+    far = run(nib_loss, losses, 1e6 * means, variance=variance, beta=1.0)
     np.testing.assert_allclose(far.rate, np.log(9), rtol=1e-12)
-    np.testing.assert_allclose(nib_loss(losses, 0 * means, variance=variance, beta=1.0).rate, 0.0, atol=1e-12)
+    np.testing.assert_allclose(run(nib_loss, losses, 0 * means, variance=variance, beta=1.0).rate, 0.0, atol=1e-12)
 
 
 def test_dib_is_what_the_deterministic_curve_minimises():
@@ -138,7 +147,7 @@ def test_dib_is_what_the_deterministic_curve_minimises():
     x, y = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices(joint.shape))
     t = encoder.argmax(1)[x]
     losses = -np.log((p_ty / np.maximum(p_ty.sum(1, keepdims=True), 1e-300))[t, y])
-    out = dib_loss(losses, encoder[x], beta=1 / 40.0)
+    out = run(dib_loss, losses, encoder[x], beta=1 / 40.0)
     entropy_y = entr(empirical.sum(0)).sum()
     expected = entropy_y + float(curve.entropy[0] / 40.0 - curve.information_y[0])
     assert 0.1 < float(out.rate) < np.log(4) - 0.1
@@ -159,10 +168,10 @@ def test_hsic_bottleneck_by_matrices():
         resolved[name] = k @ np.linalg.inv(k + ridge * n * np.eye(n))
     kernels = {"representation_kernel": 1.0, "x_kernel": 2.0, "y_kernel": 0.5}
     kernels = {name: gaussian_kernel(sigma) for name, sigma in kernels.items()}
-    out = hsic_bottleneck_loss(*arrays.values(), beta=0.3, ridge=ridge, **kernels)
+    out = run(hsic_bottleneck_loss, *arrays.values(), beta=0.3, ridge=ridge, **kernels)
     zx, zy = (np.trace(resolved["z"] @ resolved[name]) for name in "xy")
     np.testing.assert_allclose(out, (-zy + 0.3 * zx, -zy, zx), rtol=1e-9)
-    constant = hsic_bottleneck_loss(np.ones((n, 2)), arrays["x"], arrays["y"], beta=0.3)
+    constant = run(hsic_bottleneck_loss, np.ones((n, 2)), arrays["x"], arrays["y"], beta=0.3)
     np.testing.assert_allclose(constant, 0.0, atol=1e-12)
 
 
@@ -179,9 +188,9 @@ def test_cs_bottleneck_by_matrices(variant):
 
     fit = term(y, y) + term(prediction, prediction) - 2 * term(prediction, y)
     kept = np.log((k * q).mean()) + np.log(k.mean() * q.mean()) - 2 * np.log((k.mean(1) * q.mean(1)).mean())
-    out = cs_bottleneck_loss(x, y, prediction, t, beta=0.4, sigma=widths, variant=variant)
+    out = run(cs_bottleneck_loss, x, y, prediction, t, beta=0.4, sigma=widths, variant=variant)
     np.testing.assert_allclose(out, (fit + 0.4 * kept, fit, kept), rtol=1e-9)
-    same = cs_bottleneck_loss(x, y, y, x, beta=1.0, sigma=1.0, variant=variant, normalized=True)
+    same = run(cs_bottleneck_loss, x, y, y, x, beta=1.0, sigma=1.0, variant=variant, normalized=True)
     np.testing.assert_allclose(same, (1.0, 0.0, 1.0), atol=1e-9)
 
 
@@ -208,11 +217,11 @@ def test_gradients_vmap_and_nan(name):
     point, direction = np.random.default_rng(6).normal(size=(2, 6, 2))
 
     @jax.jit
-    def run(ms):
+    def together(ms):
         return jax.vmap(jax.value_and_grad(lambda m: objective(m, beta).loss))(ms)
 
     h = 1e-5
-    values, gradients = run(np.stack([point, point + h * direction, point - h * direction, np.nan * point]))
+    values, gradients = together(np.stack([point, point + h * direction, point - h * direction, np.nan * point]))
     difference = (values[1] - values[2]) / (2 * h)
     np.testing.assert_allclose(np.sum(gradients[0] * direction), difference, rtol=1e-6)
     assert np.isnan(values[3])
@@ -223,9 +232,9 @@ def test_gradients_vmap_and_nan(name):
 def test_low_precision_inputs_give_float32():
     small = functools.partial(jnp.ones, dtype=jnp.bfloat16)
     for out in (
-        vib_loss(small(4), small((4, 2)), small((4, 2)), beta=1),
-        nib_loss(small(4), small((4, 2)), variance=1.0, beta=1.0),
-        dib_loss(small(4), small((4, 1)), beta=jnp.float32(1.0)),
+        run(vib_loss, small(4), small((4, 2)), small((4, 2)), beta=1),
+        run(nib_loss, small(4), small((4, 2)), variance=1.0, beta=1.0),
+        run(dib_loss, small(4), small((4, 1)), beta=jnp.float32(1.0)),
     ):
         assert {leaf.dtype for leaf in out} == {jnp.dtype("float32")}
 
