@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import entr, rel_entr
+from jax.scipy.special import entr
 
 from jaxdiv.checks import check_choice, check_integer, check_shape, fail, floating_array
 from jaxdiv.numerics import promote
@@ -65,6 +65,12 @@ def _vector(function: str, argument: str, value: Any) -> Array:
 _MIXING = 0.01
 
 
+def _relative(p: Array, q: Array) -> Array:
+    """P log(p / q) with 0 log 0 = 0; jax's own makes NaN infinite."""
+    some = p != 0.0
+    return jnp.where(some, p * jnp.log(jnp.where(some, p, 1.0) / jnp.where(some, q, 1.0)), 0.0)
+
+
 def _log_likelihoods(conditional: Array, decoder: Array) -> Array:
     """sum_y p(y | x) log p(y | t), ``[X, K]``: -inf where t excludes what x can lead to, and 0 log 0 = 0."""
     known = decoder > 0.0
@@ -77,7 +83,7 @@ def _merged(encoder: Array, p_t: Array, p_ty: Array, p_y: Array, beta: Array) ->
     """The encoder with those two clusters made one that lower H(T) - beta I(T; Y) most, if any do."""
 
     def cost(p, p_with_y):
-        return entr(p) - beta * jnp.sum(rel_entr(p_with_y, p[..., None] * p_y), axis=-1)
+        return entr(p) - beta * jnp.sum(_relative(p_with_y, p[..., None] * p_y), axis=-1)
 
     alone = cost(p_t, p_ty)
     change = cost(p_t[:, None] + p_t, p_ty[:, None] + p_ty) - alone[:, None] - alone
@@ -160,8 +166,8 @@ def information_bottleneck_curve(
         before = jax.lax.fori_loop(0, num_steps - 1, lambda _, e: step(e, beta), encoder)
         encoder = step(before, beta)
         p_t, p_ty = marginals(encoder)
-        information_x = jnp.sum(p_x[:, None] * rel_entr(encoder, jnp.broadcast_to(p_t, encoder.shape)))
-        information_y = jnp.sum(rel_entr(p_ty, p_t[:, None] * p_y))
+        information_x = jnp.sum(p_x[:, None] * _relative(encoder, jnp.broadcast_to(p_t, encoder.shape)))
+        information_y = jnp.sum(_relative(p_ty, p_t[:, None] * p_y))
         change = jnp.max(jnp.abs(encoder - before))
         return encoder, BottleneckCurve(encoder, information_x, information_y, jnp.sum(entr(p_t)), change)
 
@@ -193,7 +199,7 @@ def channel_capacity(channel: Any, *, num_steps: int = 1000) -> CapacityBounds:
     check_integer("channel_capacity", "num_steps", num_steps, 1)
 
     def divergences(inputs):
-        return jnp.sum(rel_entr(rows, jnp.broadcast_to(jnp.matmul(inputs, rows, precision="highest"), rows.shape)), 1)
+        return jnp.sum(_relative(rows, jnp.broadcast_to(jnp.matmul(inputs, rows, precision="highest"), rows.shape)), 1)
 
     def step(_, log_inputs):
         return jax.nn.log_softmax(log_inputs + divergences(jnp.exp(log_inputs)))
@@ -243,7 +249,7 @@ def rate_distortion_curve(p_x: Any, distortions: Any, *, slopes: Any, num_steps:
         output = jax.lax.fori_loop(0, num_steps, step, jnp.full(costs.shape[1], 1.0 / costs.shape[1], dtype))
         chosen = decoder(output)
         reached = jnp.matmul(p_x, chosen, precision="highest")
-        rate = jnp.sum(p_x[:, None] * rel_entr(chosen, jnp.broadcast_to(reached, chosen.shape)))
+        rate = jnp.sum(p_x[:, None] * _relative(chosen, jnp.broadcast_to(reached, chosen.shape)))
         return RateDistortion(rate, jnp.sum(p_x[:, None] * chosen * costs), chosen)
 
     return jax.vmap(solve)(slopes)

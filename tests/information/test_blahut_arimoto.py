@@ -150,12 +150,15 @@ def test_a_start_of_fewer_clusters_and_rows_of_zeros():
 
 def test_independent_constant_and_broken_data():
     independent = np.outer([0.2, 0.3, 0.5], [0.6, 0.4])
-    out = information_bottleneck_curve(independent, tishby_betas=[100.0, 2.0])
+    run = jax.jit(information_bottleneck_curve)
+    out = run(independent, tishby_betas=np.array([100.0, 2.0]))
     np.testing.assert_allclose(out.information_x, 0.0, atol=1e-12)
-    constant = information_bottleneck_curve(np.ones((1, 1)), tishby_betas=[2.0])
+    constant = run(np.ones((1, 1)), tishby_betas=np.array([2.0]))
     assert float(constant.information_x[0]) == float(constant.information_y[0]) == 0.0
-    assert np.isnan(information_bottleneck_curve([[np.nan, 0.5], [0.2, 0.3]], tishby_betas=[2.0]).information_x[0])
-    low = information_bottleneck_curve(jnp.eye(2, dtype=jnp.bfloat16), tishby_betas=jnp.float32([2.0]))
+    broken = run(np.array([[np.nan, 0.5], [0.2, 0.3]]), tishby_betas=np.array([2.0]))
+    assert all(np.isnan(value[0]) for value in broken[1:4])
+    assert np.isnan(channel_capacity([[np.nan, 1.0], [0.5, 0.5]], num_steps=2).lower)
+    low = run(jnp.eye(2, dtype=jnp.bfloat16), tishby_betas=jnp.float32([2.0]))
     assert {leaf.dtype for leaf in low} == {jnp.dtype("float32")}
 
 
@@ -173,6 +176,7 @@ def test_float32_under_vmap_agrees_with_float64():
 
 def test_capacities_in_closed_form():
     p = 0.2
+    capacity = jax.jit(channel_capacity, static_argnames="num_steps")
     z = np.log1p((1 - p) * p ** (p / (1 - p)))
     for rows, expected in [
         ([[1 - p, p], [p, 1 - p]], np.log(2) - h(p)),
@@ -181,28 +185,29 @@ def test_capacities_in_closed_form():
         (np.eye(4), np.log(4)),
         (np.full((3, 2), 0.5), 0.0),
     ]:
-        found = channel_capacity(np.array(rows), num_steps=500)
+        found = capacity(np.array(rows), num_steps=500)
         np.testing.assert_allclose([found.lower, found.upper], expected, atol=1e-9)
         np.testing.assert_allclose(np.sum(found.inputs), 1.0, rtol=1e-12)
     rows = np.random.default_rng(6).dirichlet(np.ones(3), size=5)
-    found = channel_capacity(rows, num_steps=5)
+    found = capacity(rows, num_steps=5)
     for inputs in np.random.default_rng(7).dirichlet(np.ones(5), size=500):
         joint = inputs[:, None] * rows
         assert rel_entr(joint, np.outer(inputs, joint.sum(0))).sum() <= float(found.upper)
     assert float(found.lower) <= float(found.upper)
-    assert channel_capacity(jnp.eye(2, dtype=jnp.float16)).lower.dtype == jnp.float32
+    assert capacity(jnp.eye(2, dtype=jnp.float16)).lower.dtype == jnp.float32
 
 
 def test_rate_distortion_of_binary_and_uniform_sources():
     """R(D) = h(p) - h(D) for Hamming; log n - h(D) - D log(n - 1) for n equal symbols."""
     slopes = np.array([3.0, 2.0, 4.0])
-    binary = jax.jit(lambda s: rate_distortion_curve(np.array([0.7, 0.3]), 1 - np.eye(2), slopes=s))(slopes)
+    run = jax.jit(rate_distortion_curve)
+    binary = run(np.array([0.7, 0.3]), 1 - np.eye(2), slopes=slopes)
     np.testing.assert_allclose(binary.distortion, 1 / (1 + np.exp(slopes)), atol=1e-9)
     np.testing.assert_allclose(binary.rate, h(0.3) - h(binary.distortion), atol=1e-9)
-    uniform = rate_distortion_curve(np.full(4, 5.0), 1 - np.eye(4), slopes=slopes)
+    uniform = run(np.full(4, 5.0), 1 - np.eye(4), slopes=slopes)
     d = np.asarray(uniform.distortion)
     np.testing.assert_allclose(uniform.rate, np.log(4) - h(d) - d * np.log(3), atol=1e-9)
-    free = rate_distortion_curve(np.array([0.7, 0.3]), 1 - np.eye(2), slopes=np.array([0.0]))
+    free = run(np.array([0.7, 0.3]), 1 - np.eye(2), slopes=np.zeros(3))
     np.testing.assert_allclose(free.rate, 0.0, atol=1e-12)
 
 
