@@ -73,7 +73,8 @@ def search_all(spaces: Sequence[Array], labels: Array | None, k: int, norm: str,
     itself. So the pass over all pairs keeps minima alone, and only a few candidates are sorted.
     """
     count = spaces[0].shape[0]
-    depth = max(1, round((count / (k + 1)) ** 0.5))
+    # The square root would keep as many candidates as groups; a candidate costs more, being gathered.
+    depth = max(1, round(0.5 * (count / (k + 1)) ** 0.5))
     width = max(-(-count // depth), k + 1)
     grouped = tuple(strides(space, width, jnp.inf) for space in spaces)  # [s, g, d]; filling is infinitely far
     columns: Any = tuple(jnp.swapaxes(space, 1, 2) for space in grouped)
