@@ -100,7 +100,7 @@ def lnc(
         y: ``[N, d_y]`` or ``[N]`` floating.
         k: neighbours, at least d_x + d_y so that the box has volume; more make the axes certain and the box coarse.
         threshold: a number in [0, 1] or a scalar array; 0 corrects nothing. `nonuniformity_threshold` computes it for k
-            and the dimensions; 0.25 is about its value for k = 5 and two scalars.
+            and the dimensions: 0.33 for k = 5 and two scalars, which the default is well below.
         tile: rows of distances that exist at once, as in `find_neighbors`.
 
     Returns:
@@ -129,7 +129,7 @@ def lnc(
     nearest = find_neighbors([x, y], k=int(k), tile=tile).indices
     varies: Any = [jnp.any(samples != samples[:1], axis=0) for samples in (x, y)]
     offsets = [samples[nearest] - samples[:, None] for samples in (x, y)]
-    ratio = jax.vmap(_log_volume_ratio, in_axes=(0, 0, None))(*offsets, jnp.concatenate(varies))
+    ratio = jax.vmap(_log_volume_ratio, in_axes=(0, 0, None))(offsets[0], offsets[1], jnp.concatenate(varies))
     below = ratio < jnp.log(jnp.asarray(threshold, x.dtype))
     local = base - jnp.where(below, ratio, 0.0)
     dependent = jnp.any(varies[0]) & jnp.any(varies[1])
