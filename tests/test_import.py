@@ -52,7 +52,7 @@ def imported():
 
 def test_loads_only_the_mathematics(imported):
     assert imported["heavy"] == []
-    assert imported["areas"] == ["diffusion", "distillation", "divergences", "optimizers", "transport"]
+    assert imported["areas"] == ["diffusion", "distillation", "divergences", "information", "optimizers", "transport"]
 
 
 def test_initialises_no_device(imported):
