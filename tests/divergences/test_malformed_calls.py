@@ -1,12 +1,10 @@
 """Malformed calls of every exported function: each raises a ValueError that names the function and the argument.
 
-A case is a function with valid arguments, and for each argument what it must not be. Every single bad value is tried,
-then a seeded choice of calls with two bad arguments, where the message names one of them.
+Every single bad value is tried, then a seeded choice of calls with two bad arguments, where the message names one.
 """
 
 import dataclasses
 import inspect
-import re
 from typing import Any
 
 import jax
@@ -18,106 +16,36 @@ from jaxdiv import divergences as dv
 from jaxdiv import transport as tr
 from jaxdiv.divergences import Gaussian, kl, two_sample
 from jaxdiv.divergences.categorical import value_and_logit_gradients
+from tests.malformed import (
+    INF,
+    NAN,
+    NO_ARRAYS,
+    Argument,
+    Bad,
+    argument,
+    arrays,
+    axes,
+    choices,
+    complaints_of_one,
+    complaints_of_two,
+    flags,
+    functions,
+    integers,
+    keys,
+    masks,
+    numbers,
+    reals,
+    values,
+)
 
-INF, NAN = float("inf"), float("nan")
-SEED = 20261124
 # They take what jax hands them inside a derivative, a vector, and nothing else: they are arguments, not entry points.
 LOG_PARTITIONS = {
     f"{name}_log_partition" for name in ("bernoulli", "categorical", "poisson", "exponential", "gaussian")
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Bad:
-    """A malformed value; the message may blame another argument where it is a pair that does not fit."""
-
-    value: Any
-    also: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """A valid value, and malformed ones."""
-
-    value: Any
-    bad: tuple[Bad, ...]
-
-
-def argument(value, *bad):
-    return Argument(value, tuple(b if isinstance(b, Bad) else Bad(b) for b in bad))
-
-
-def numbers(*shape):
-    values = np.random.default_rng(len(shape) + 7 * sum(shape)).uniform(0.2, 0.9, shape)
-    return jnp.asarray(values, jnp.float32)
-
-
-NO_ARRAYS = ("text", b"bytes", ["a", "b"], [[1.0], [1.0, 2.0]], {"a": 1.0}, object(), [1.0, None], {1.0}, len)
-
-
-def arrays(value, *bad_shapes, optional=False, empty=()):
-    """A floating array; `empty` are shapes without entries along the axis, for which the axis may be blamed."""
-    value = jnp.asarray(value, jnp.float32)
-    dtypes = [jnp.ones(value.shape, d) for d in (jnp.int32, jnp.uint8, jnp.bool_, jnp.complex64)]
-    odd = [np.full(value.shape, "a"), np.full(value.shape, None, object), np.ones(value.shape, "datetime64[s]")]
-    bad = [*NO_ARRAYS, *dtypes, *odd, jax.random.key(0), 1j, True, 3, *(numbers(*s) for s in bad_shapes)]
-    if not optional:
-        bad.append(None)
-    return argument(value, *bad, *(Bad(numbers(*s), ("axis",)) for s in empty))
-
-
-def reals(value, *outside, optional=False):
-    bad = [NAN, "0.5", True, 1j, [0.5], (0.5,), jnp.float32(0.5), np.array([0.5]), object(), len, *outside]
-    return argument(value, *bad, *(() if optional else (None,)))
-
-
-def integers(value, *outside, optional=False):
-    bad = [1.5, 2.0, "2", True, NAN, INF, [1], (2,), jnp.array(2), np.float32(2.0), object(), *outside]
-    return argument(value, *bad, *(() if optional else (None,)))
-
-
-def choices(value, *outside, optional=False):
-    bad = ["nonsense", "", 3, 0.5, [value], {"a": 1}, b"biased", len, object(), jnp.zeros(2), *outside]
-    return argument(value, *bad, *(() if optional else (None,)))
-
-
-def axes(rank=2):
-    return argument(
-        -1, rank, -rank - 1, 99, 1.5, "0", True, None, NAN, (0,), [0], object(), jnp.array(0), np.float32(0)
-    )
-
-
-def masks(shape, *bad_shapes):
-    bad = [jnp.ones(shape), jnp.ones(shape, jnp.int32), "text", ["a"], [[True], [True, False]], {"a": 1}, object(), 1j]
-    return argument(jnp.ones(shape, bool), *bad, *(jnp.ones(s, bool) for s in bad_shapes))
-
-
 def records(value):
     return argument(value, "kl", None, kl, 0.5, type(value), object(), jnp.ones(3), dv.Renyi)
-
-
-def keys():
-    return argument(
-        jax.random.key(0),
-        None,
-        0,
-        "key",
-        0.5,
-        jnp.zeros(2),
-        jnp.zeros(2, jnp.uint32),
-        jax.random.key_data(jax.random.key(0)),
-        jax.random.split(jax.random.key(0), 2),
-        object(),
-        [1, 2],
-    )
-
-
-def flags(value=False):
-    return argument(value, "yes", None, 2, 0.5, [True], object(), jnp.array(True))
-
-
-def functions(value, *wrong):
-    return argument(value, None, "text", 3.0, numbers(2), object(), *wrong)
 
 
 def pair(p, q, shape, bad_shapes):
@@ -566,25 +494,6 @@ case(
 )
 
 
-def values(arguments):
-    return {name: a.value for name, a in arguments.items()}
-
-
-def complaint(fn, call, blamed):
-    """What is wrong with the way that a malformed call fails; None where it fails as it should."""
-    shown = {name: repr(call[name])[:60] for name in blamed if name in call}
-    try:
-        fn(**call)
-    except ValueError as error:
-        message = str(error)
-        named = any(re.search(rf"\b{name}\b", message.partition(": ")[2]) for name in blamed)
-        good = message.startswith(f"{fn.__name__}: ") and named
-        return None if good else f"{shown}: {message[:160]}"
-    except Exception as error:
-        return f"{shown}: {type(error).__name__}: {str(error)[:160]}"
-    return f"{shown}: nothing raised"
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_arguments_that_are_spoiled_below_are_valid_as_they_stand(name):
     fn, arguments = CASES[name]
@@ -593,29 +502,13 @@ def test_the_arguments_that_are_spoiled_below_are_valid_as_they_stand(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_malformed_argument_is_named(name):
-    fn, arguments = CASES[name]
-    wrong = [
-        complaint(fn, values(arguments) | {bad_name: bad.value}, (bad_name, *bad.also))
-        for bad_name, a in arguments.items()
-        for bad in a.bad
-    ]
-    assert not any(wrong), "\n".join(filter(None, wrong))
+    wrong = complaints_of_one(CASES[name])
+    assert not wrong, "\n".join(wrong)
 
 
 def test_of_two_malformed_arguments_one_is_named():
-    rng = np.random.default_rng(SEED)
-    several = [c for c in CASES.values() if len(c[1]) > 1]
-    wrong = []
-    for index in rng.integers(len(several), size=3000):
-        fn, arguments = several[index]
-        chosen = rng.choice(list(arguments), 2, replace=False).tolist()
-        bad = {name: arguments[name].bad[rng.integers(len(arguments[name].bad))] for name in chosen}
-        if all(isinstance(b.value, jax.Array) for b in bad.values()):
-            continue  # shapes that are wrong alone may fit each other
-        blamed = {*chosen, *(name for b in bad.values() for name in b.also)}
-        call = values(arguments) | {name: b.value for name, b in bad.items()}
-        wrong.append(complaint(fn, call, sorted(blamed)))
-    assert not any(wrong), "\n".join(filter(None, wrong))
+    wrong = complaints_of_two(CASES, 3000)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_there_are_thousands_of_calls():
