@@ -30,9 +30,17 @@ def check_floating(function: str, **arrays: Any) -> None:
             raise fail(function, name, f"has dtype {dtype}", "a floating dtype")
 
 
+def _shape(function: str, argument: str, value: Any) -> tuple[int, ...]:
+    """The shape, also of lists of numbers; ragged ones have none."""
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise fail(function, argument, f"is {reprlib.repr(value)}", "an array") from error
+
+
 def check_shape(function: str, argument: str, value: Any, expected: Sequence[int | None]) -> None:
     """The shape equals ``expected``, where ``None`` stands for any size."""
-    shape = np.shape(value)
+    shape = _shape(function, argument, value)
     same_rank = len(shape) == len(expected)
     if not same_rank or any(e is not None and s != e for s, e in zip(shape, expected, strict=False)):
         wanted = ", ".join("any" if e is None else str(e) for e in expected)
@@ -41,11 +49,11 @@ def check_shape(function: str, argument: str, value: Any, expected: Sequence[int
 
 def check_same_shape(function: str, **arrays: Any) -> None:
     """All arguments have the shape of the first: nothing broadcasts by accident."""
-    names = list(arrays)
-    first = np.shape(arrays[names[0]])
-    for name in names[1:]:
-        if np.shape(arrays[name]) != first:
-            raise fail(function, name, f"has shape {np.shape(arrays[name])}", f"{names[0]}'s shape {first}")
+    shapes = {name: _shape(function, name, value) for name, value in arrays.items()}
+    first, *others = shapes
+    for name in others:
+        if shapes[name] != shapes[first]:
+            raise fail(function, name, f"has shape {shapes[name]}", f"{first}'s shape {shapes[first]}")
 
 
 def check_batch(function: str, argument: str, value: Any, batch: int) -> None:
@@ -115,6 +123,18 @@ def integer_array(function: str, argument: str, value: Any) -> jax.Array:
     array = _array(function, argument, value, "an array of integers")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise fail(function, argument, f"has dtype {array.dtype}", "an integer dtype")
+    return array
+
+
+def number_array(function: str, argument: str, value: Any) -> jax.Array:
+    """The argument as a jax array of a real floating dtype or of integers.
+
+    >>> number_array("f", "x", [0, 3]).dtype.name, number_array("f", "x", [0.5]).dtype.name
+    ('int32', 'float32')
+    """
+    array = _array(function, argument, value, "an array of numbers")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        check_floating(function, **{argument: array})
     return array
 
 

@@ -63,3 +63,15 @@ def check_positive(function: str, argument: str, value: Any) -> None:
         check_floating(function, **{argument: value})
     else:
         check_real(function, argument, value, 0.0, math.inf, open_low=True, open_high=True)
+
+
+def check_variance(function: str, variance: Any, width: int) -> None:
+    """A positive number, or a floating array of shape () or ``[width]``, whose values are not looked at.
+
+    >>> check_variance("f", jnp.ones(2), 2)
+    """
+    if isinstance(variance, jax.Array | np.ndarray) and variance.ndim:
+        check_shape(function, "variance", variance, (width,))
+        check_floating(function, variance=variance)
+    else:
+        check_positive(function, "variance", variance)

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_integer, fail
 from jaxdiv.information.neighbors import count_within, find_neighbors
+from jaxdiv.information.neighbors.pairs import check_tile
 from jaxdiv.typing import Array
 
 
-def check_neighbors(function: str, count: int, k: int) -> None:
-    """There are more rows than neighbours, of which there is one at least."""
+def check_neighbors(function: str, count: int, k: int, tile: int | None) -> None:
+    """There are more rows than neighbours, of which there is one at least; the tile is a positive count or None."""
+    check_tile(function, tile)
     check_integer(function, "k", k, 1)
     if count <= k:
         raise fail(function, "x", f"has {count} rows", f"more than k = {k}")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_choice, check_integer, check_range, check_shape, fail, floating_array
+from jaxdiv.checks import check_choice, check_integer, check_range, check_shape, fail, floating_array, number_array
 from jaxdiv.information.arguments import check_rows, paired_samples
 from jaxdiv.information.estimate import Estimate, make_estimate
 from jaxdiv.typing import Array
@@ -103,8 +103,8 @@ class _Side(NamedTuple):
 
 def _cells(function: str, name: str, value: Any, bins: Any, edges: Array | None) -> _Side:
     none = jnp.zeros((), jnp.int32)
-    array = None if isinstance(value, str | bytes) else jnp.asarray(value)
-    if array is not None and jnp.issubdtype(array.dtype, jnp.integer):
+    array = number_array(function, name, value)
+    if jnp.issubdtype(array.dtype, jnp.integer):
         if array.ndim not in (1, 2) or 0 in array.shape:
             raise fail(function, name, f"has shape {array.shape}", "shape [N, d] or [N] with entries")
         return _Side(array.reshape(array.shape[0], -1), none, jnp.bool_(False), np.inf, jnp.float32)

@@ -10,11 +10,21 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from jaxdiv.checks import check_choice, check_same_shape, check_scalar, check_shape, fail, floating_array
+from jaxdiv.checks import (
+    check_choice,
+    check_flag,
+    check_instance,
+    check_real,
+    check_same_shape,
+    check_scalar,
+    check_shape,
+    fail,
+    floating_array,
+)
 from jaxdiv.divergences import Gaussian, Kernel, gaussian_kl
-from jaxdiv.divergences.two_sample.arguments import CHUNK_SIZE
-from jaxdiv.information.arguments import paired_samples
-from jaxdiv.information.cauchy_schwarz import conditional_cauchy_schwarz, cs_qmi
+from jaxdiv.divergences.two_sample.arguments import CHUNK_SIZE, check_chunk
+from jaxdiv.information.arguments import check_positive, check_rows, check_variance, paired_samples
+from jaxdiv.information.cauchy_schwarz import VARIANTS, conditional_cauchy_schwarz, cs_qmi
 from jaxdiv.information.dependence import normalized_hsic
 from jaxdiv.information.kernel_density import kolchinsky_tracey_bounds
 from jaxdiv.numerics import promote
@@ -183,6 +193,9 @@ def nib_loss(
     check_scalar(function, "beta", beta, 0.0)
     check_choice(function, "transform", transform, tuple(_TRANSFORMS))
     (mean,) = paired_samples(function, means=means)
+    check_rows(function, "means", mean, 2)
+    check_variance(function, variance, mean.shape[1])
+    check_chunk(function, chunk_size)
     losses = _losses(function, prediction_losses, mean.shape[0])
     _, upper = kolchinsky_tracey_bounds(mean, variance=variance, chunk_size=chunk_size)
     return _add(jnp.mean(losses), upper.value, beta, transform)
@@ -259,7 +272,15 @@ def hsic_bottleneck_loss(
     >>> float(out.loss), bool(out.rate > 1.0)
     (0.0, True)
     """
-    check_scalar("hsic_bottleneck_loss", "beta", beta, 0.0)
+    function = "hsic_bottleneck_loss"
+    check_scalar(function, "beta", beta, 0.0)
+    check_real(function, "ridge", ridge, 0.0, float("inf"), open_low=True, open_high=True)
+    representation, x, y = paired_samples(function, representation=representation, x=x, y=y)
+    check_rows(function, "representation", representation, 2)
+    kernels = {"representation_kernel": representation_kernel, "x_kernel": x_kernel, "y_kernel": y_kernel}
+    for name, kernel in kernels.items():
+        if kernel is not None:
+            check_instance(function, name, kernel, Kernel)
     relevance = normalized_hsic(representation, y, x_kernel=representation_kernel, y_kernel=y_kernel, ridge=ridge)
     rate = normalized_hsic(representation, x, x_kernel=representation_kernel, y_kernel=x_kernel, ridge=ridge)
     return _add(-relevance.value, rate.value, beta)
@@ -308,10 +329,20 @@ def cs_bottleneck_loss(
     >>> abs(round(float(out.prediction), 4)), round(float(out.rate), 4)  # a perfect prediction; log 2
     (0.0, 0.6931)
     """
-    check_scalar("cs_bottleneck_loss", "beta", beta, 0.0)
+    function = "cs_bottleneck_loss"
+    check_scalar(function, "beta", beta, 0.0)
     widths = sigma if isinstance(sigma, tuple) else (sigma,) * 3
     if len(widths) != 3:
-        raise fail("cs_bottleneck_loss", "sigma", f"has {len(widths)} entries", "a positive number or a tuple of three")
+        raise fail(function, "sigma", f"has {len(widths)} entries", "a positive number or a tuple of three")
+    for width in widths:
+        check_positive(function, "sigma", width)
+    check_choice(function, "variant", variant, VARIANTS)
+    check_flag(function, "normalized", normalized)
+    check_chunk(function, chunk_size)
+    given = {"x": x, "y": y, "prediction": prediction, "representation": representation}
+    x, y, prediction, representation = paired_samples(function, **given)
+    check_rows(function, "x", x, 2)
+    check_same_shape(function, y=y, prediction=prediction)
     fit = conditional_cauchy_schwarz(x, y, prediction, sigma=widths[:2], variant=variant, chunk_size=chunk_size)
     kept = cs_qmi(x, representation, sigma=(widths[0], widths[2]), normalized=normalized, chunk_size=chunk_size)
     return _add(fit.value, kept.value, beta)

@@ -103,11 +103,11 @@ def _encode(function: str, name: str, samples: ArrayLike, encoder: Encoder) -> t
     """Codes, the samples they stand for, and the share of variance kept (NaN where no components were taken)."""
     array = promote(floating_array(function, name, samples))
     unknown = jnp.full((), jnp.nan, array.dtype)
+    if array.ndim == 0 or array.size == 0:
+        raise fail(function, name, f"has shape {array.shape}", "a row with entries per sample")
     if callable(encoder):
         return encoder(array), array, unknown
-    if array.ndim == 0:
-        raise fail(function, name, "has shape ()", "one row per sample")
-    flat = array.reshape(array.shape[0], -1) if array.size else array
+    flat = array.reshape(array.shape[0], -1)
     if encoder is None:
         return flat, array, unknown
     check_integer(function, f"encode_{name}", encoder, 1, min(flat.shape[0] - 1, flat.shape[-1]))
@@ -177,7 +177,7 @@ def latent_mutual_information(
     )
     names = ["encode_x(x)" if callable(encode_x) else "x", "encode_y(y)" if callable(encode_y) else "y"]
     latents: Any = jax.lax.stop_gradient(paired_samples(function, **dict(zip(names, codes, strict=True))))
-    check_neighbors(function, latents[0].shape[0], k)
+    check_neighbors(function, latents[0].shape[0], k, tile)
     (a, rank_a), (b, rank_b) = (_whiten(z) for z in latents)
     if estimator == "ksg":
         local = ksg(a, b, k=k, tile=tile).info["local"]

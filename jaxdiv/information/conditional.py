@@ -45,7 +45,7 @@ def frenzel_pompe(x: ArrayLike, y: ArrayLike, z: ArrayLike, *, k: int = 5, tile:
     """
     function = "frenzel_pompe"
     x, y, z = (jax.lax.stop_gradient(samples) for samples in paired_samples(function, x=x, y=y, z=z))
-    check_neighbors(function, x.shape[0], k)
+    check_neighbors(function, x.shape[0], k, tile)
     marginals = [jnp.concatenate([x, z], axis=1), jnp.concatenate([y, z], axis=1), z]
     held, counts = ball_counts([x, y, z], marginals, k=int(k), tile=tile)
     joint, in_xz, in_yz, in_z = (digamma(n.astype(x.dtype)) for n in (held, *counts))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_key, fail
+from jaxdiv.checks import check_key, check_shape, fail, number_array
 from jaxdiv.information.resampling import EstimatorFn, check_estimator, paired_rows, scalar_estimate
 from jaxdiv.typing import Array, PRNGKey
 
@@ -91,9 +91,8 @@ def data_processing_check(
         raise fail(function, "process_fn", f"is {process_fn!r}", "a callable")
     x, y = paired_rows(function, x, y)
     y = _columns(function, "y", y)
-    more = process_fn(y)
-    if jnp.ndim(more) != 2 or more.shape[0] != y.shape[0]:
-        raise fail(function, "what process_fn returns", f"has shape {jnp.shape(more)}", f"shape ({y.shape[0]}, any)")
+    more = number_array(function, "what process_fn returns", process_fn(y))
+    check_shape(function, "what process_fn returns", more, (y.shape[0], None))
     reference = scalar_estimate(function, estimator_fn, x, y)
     value = scalar_estimate(function, estimator_fn, x, jnp.concatenate([y, more], axis=1))
     return ConsistencyCheck(value, reference, reference)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiv.checks import check_instance, check_integer, check_key, check_range, fail
+from jaxdiv.checks import check_instance, check_integer, check_key, fail
 from jaxdiv.information.arguments import paired_samples
 from jaxdiv.information.bounds import Objective
 from jaxdiv.information.contrastive import info_nce
@@ -123,7 +123,8 @@ def fit_critic(
     if num_steps % eval_every:
         raise fail(function, "num_steps", f"is {num_steps}", f"a multiple of eval_every = {eval_every}")
     fold = x.shape[0] // num_folds
-    check_range(function, "rows of x per fold", fold, 2)
+    if fold < 2:
+        raise fail(function, "num_folds", f"is {num_folds}", f"at most half of the {x.shape[0]} rows of x")
     num_evals = num_steps // eval_every
     num_batches = -(-fold // eval_batch_size)
     eval_shape = (num_batches, fold // num_batches)
@@ -227,7 +228,8 @@ def _fit(
 
         def evaluate(params: Any, rows: Array, function: Callable[[Any], Estimate]) -> Estimate:
             batches = rows[: eval_shape[0] * eval_shape[1]].reshape(eval_shape)
-            return jax.lax.map(lambda r: function(critic.apply(params, u[r], v[r])), batches)
+            name = "bound" if function is bound else "objective"
+            return jax.lax.map(lambda r: _check_estimate(name, function(critic.apply(params, u[r], v[r]))), batches)
 
         def loss(params: Any, state: Any, rows: Array) -> tuple[Array, tuple[Any, Array]]:
             state, estimate = update(state, critic.apply(params, u[rows], v[rows]))
@@ -268,7 +270,7 @@ def _fit(
         lowest = jnp.asarray(-jnp.inf, dtype)
         start = _Progress(zero, params, optimizer.init(params), initial_state, params, lowest, zero, blank, blank)
         end = jax.lax.while_loop(unfinished, train_round, start)
-        held_out = _check_estimate("bound", evaluate(end.best_params, order[:fold], bound))
+        held_out = evaluate(end.best_params, order[:fold], bound)
         curves = (end.training_curve, end.validation_curve, end.best_count * eval_every)
         return held_out, end.best_params, (x_mean, x_scale, y_mean, y_scale), curves
 

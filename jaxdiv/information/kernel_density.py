@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_floating, check_shape
 from jaxdiv.divergences.two_sample.arguments import CHUNK_SIZE, check_chunk
 from jaxdiv.divergences.two_sample.pairs import map_rows, squared_distances
-from jaxdiv.information.arguments import check_positive, check_rows, label_array, paired_samples
+from jaxdiv.information.arguments import check_rows, check_variance, label_array, paired_samples
 from jaxdiv.information.estimate import Estimate, make_estimate
 from jaxdiv.typing import Array
 
@@ -55,11 +54,7 @@ def kolchinsky_tracey_bounds(
     (means,) = paired_samples(function, means=means)
     count, width = means.shape
     check_rows(function, "means", means, 2)
-    if isinstance(variance, jax.Array | np.ndarray) and variance.ndim:
-        check_shape(function, "variance", variance, (width,))
-        check_floating(function, variance=variance)
-    else:
-        check_positive(function, "variance", variance)
+    check_variance(function, variance, width)
     check_chunk(function, chunk_size)
     scaled = means / jnp.sqrt(jnp.asarray(variance, means.dtype))
     classes = None if labels is None else label_array(function, "labels", labels, count)

@@ -45,7 +45,7 @@ def ross(x: ArrayLike, labels: ArrayLike, *, k: int = 5, tile: int | None = None
     x = jax.lax.stop_gradient(x)
     count = x.shape[0]
     labels = label_array(function, "labels", labels, count)
-    check_neighbors(function, count, k)
+    check_neighbors(function, count, k, tile)
     ordered = jnp.sort(labels)
     size = jnp.searchsorted(ordered, labels, side="right") - jnp.searchsorted(ordered, labels)
     kept = size > 1
@@ -102,7 +102,7 @@ def mixed_ksg(x: ArrayLike, y: ArrayLike, *, k: int = 5, tile: int | None = None
     """
     function = "mixed_ksg"
     x, y = (jax.lax.stop_gradient(samples) for samples in paired_samples(function, x=x, y=y))
-    check_neighbors(function, x.shape[0], k)
+    check_neighbors(function, x.shape[0], k, tile)
     held, counts = ball_counts([x, y], [x, y], k=int(k), tile=tile)
     joint, in_x, in_y = (digamma(n.astype(x.dtype)) for n in (held, *counts))
     local = digamma(jnp.asarray(x.shape[0], x.dtype)) + joint - in_x - in_y

@@ -122,7 +122,7 @@ def lnc(
     function = "lnc"
     x, y = (jax.lax.stop_gradient(samples) for samples in paired_samples(function, x=x, y=y))
     count, d_x = x.shape
-    check_neighbors(function, count, k)
+    check_neighbors(function, count, k, tile)
     check_integer(function, "k", k, d_x + y.shape[1])
     check_scalar(function, "threshold", threshold, 0.0, 1.0)
     base = ksg(x, y, k=k, form=2, tile=tile).info["local"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxdiv.checks import check_flag, check_real, fail, floating_array
 from jaxdiv.numerics import promote
 from jaxdiv.optimizers import Schedule, nuclear_norm
+from jaxdiv.optimizers.schedules import find_schedule
 from jaxdiv.typing import Array
 
 
@@ -39,6 +40,8 @@ def mmcr_loss(views: Any, *, local_weight: float = 0.0, schedule: str | Schedule
     if views.ndim < 3 or 0 in views.shape[-3:]:
         raise fail("mmcr_loss", "views", f"has shape {views.shape}", "shape [..., B, V, C] with entries")
     check_real("mmcr_loss", "local_weight", local_weight, 0.0, float("inf"), open_high=True)
+    if schedule is not None:
+        schedule = find_schedule("mmcr_loss", schedule)
     views = _unit_rows(views)
     loss = -nuclear_norm(jnp.mean(views, axis=-2), schedule=schedule)
     if local_weight == 0.0:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 
-from jaxdiv.checks import check_integer, check_key, check_real, check_shape, fail, floating_array, integer_array
+from jaxdiv.checks import check_integer, check_key, check_real, check_shape, fail, floating_array, number_array
 from jaxdiv.divergences.two_sample.permutation import summarize
 from jaxdiv.information.estimate import Estimate
 from jaxdiv.typing import Array, PRNGKey
@@ -210,8 +210,7 @@ def paired_rows(function: str, x: Any, y: Any, *, min_rows: int = 2) -> tuple[Ar
     """
     arrays = []
     for name, value in (("x", x), ("y", y)):
-        whole = jnp.issubdtype(getattr(value, "dtype", float), jnp.integer)
-        array = (integer_array if whole else floating_array)(function, name, value)
+        array = number_array(function, name, value)
         if array.ndim == 0 or array.shape[0] < min_rows:
             raise fail(function, name, f"has shape {array.shape}", f"at least {min_rows} rows")
         arrays.append(array)

@@ -20,7 +20,7 @@ FORMS = ("errors", "difference")
 
 
 def _check_levels(function: str, sigma_min: Any, sigma_max: Any, num_levels: Any) -> None:
-    check_real(function, "sigma_min", sigma_min, 0.0, open_low=True)
+    check_real(function, "sigma_min", sigma_min, 0.0, math.inf, open_low=True, open_high=True)
     check_real(function, "sigma_max", sigma_max, sigma_min, math.inf, open_low=True, open_high=True)
     check_integer(function, "num_levels", num_levels, 1)
 

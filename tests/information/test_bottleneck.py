@@ -266,11 +266,11 @@ def test_bad_arguments(function, arrays, options, match):
         function(*arrays, **options)
 
 
-def test_arguments_of_the_parts_are_refused_by_them():
+def test_arguments_of_the_parts_are_refused_under_their_names_here():
     for call, match in [
-        (lambda: nib_loss(L, M, variance=-1.0, beta=1.0), "kolchinsky_tracey_bounds: variance"),
-        (lambda: hsic_bottleneck_loss(M, M, M, beta=1.0, ridge=0.0), "normalized_hsic: ridge"),
-        (lambda: cs_bottleneck_loss(M, M, M[:, 0], M, beta=1.0), "conditional_cauchy_schwarz: prediction"),
+        (lambda: nib_loss(L, M, variance=-1.0, beta=1.0), "nib_loss: variance"),
+        (lambda: hsic_bottleneck_loss(M, M, M, beta=1.0, ridge=0.0), "hsic_bottleneck_loss: ridge"),
+        (lambda: cs_bottleneck_loss(M, M, M[:, 0], M, beta=1.0), "cs_bottleneck_loss: prediction"),
     ]:
         with pytest.raises(ValueError, match=match):
             call()

@@ -21,8 +21,13 @@ _LONG = 64
 
 
 def check_search(function: str, norm: Any, tile: Any) -> None:
-    """The norm is known and the tile a positive count or None."""
+    """The norm is known and the tile is one."""
     check_choice(function, "norm", norm, NORMS)
+    check_tile(function, tile)
+
+
+def check_tile(function: str, tile: Any) -> None:
+    """A positive count of rows, or None."""
     if tile is not None:
         check_integer(function, "tile", tile, 1)
 
