@@ -1,6 +1,7 @@
 """Processor time, wall time and memory of KSG mutual information: ours, and trees of scikit-learn and scipy.
 
     python -m benchmarks.ksg_throughput --n 16000 --dims 1 4 8 --json ksg_throughput.jsonl
+    python -m benchmarks.ksg_throughput --n 10000 --dims 1 4 --permutations 200 --no-peers   # a permutation null
 
 Form 1, Chebyshev, on one draw of d + d correlated normals, one JSON line per estimator, N and d. ``process_seconds``
 counts every thread of the process and of no other, the least of ``--repeats`` calls, compilation apart. Peers are left
@@ -8,6 +9,7 @@ out where not installed, on more than ``--max-peer`` pairs N (d_x + d_y), or wit
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.information import ksg
+from jaxdiv.information import ksg, permutation_null
 
 Timed = dict[str, float]
 
@@ -67,11 +69,19 @@ def timed(call: Callable[[], float], repeats: int) -> tuple[float, Timed]:
     return value, {"wall_seconds": min(walls), "process_seconds": min(processes)}
 
 
-def measure(n: int, d: int, k: int, form: int, tile: int | None, repeats: int) -> dict[str, Any]:
-    """A row for ours."""
-    x, y = (jnp.asarray(z) for z in draw(n, d))
+def measure(
+    n: int, d: int, k: int, form: int, tile: int | None, repeats: int, permutations: int, batch: int
+) -> dict[str, Any]:
+    """A row for ours: the estimate, or with permutations the p-value of its null."""
+    x, y = (jnp.asarray(z) for z in draw(n, d, rho=0.0 if permutations else 0.6))
+    estimator = functools.partial(ksg, k=k, form=form, tile=tile)
+
+    def null(x: Any, y: Any) -> Any:
+        options = {"key": jax.random.key(0), "num_permutations": permutations, "batch_size": batch}
+        return permutation_null(estimator, x, y, **options).p_value
+
     start = time.perf_counter()
-    fn = jax.jit(lambda x, y: ksg(x, y, k=k, form=form, tile=tile).value).lower(x, y).compile()
+    fn = jax.jit(null if permutations else lambda x, y: estimator(x, y).value).lower(x, y).compile()
     compile_seconds = time.perf_counter() - start
     float(fn(x, y))
     value, times = timed(lambda: float(fn(x, y)), repeats)
@@ -94,6 +104,8 @@ def main() -> None:
     parser.add_argument("--form", type=int, default=1, help="of ours; the peers are form 1")
     parser.add_argument("--tile", type=int)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--permutations", type=int, default=0, help="time a permutation null of so many instead")
+    parser.add_argument("--batch", type=int, default=8, help="permutations computed at once")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--max-peer", type=int, default=400_000)
     parser.add_argument("--json", type=Path, default=Path("ksg_throughput.jsonl"))
@@ -110,13 +122,14 @@ def main() -> None:
 
         for n in args.n:
             for d in args.dims:
-                base = {"n": n, "d_x": d, "d_y": d}
+                base = {"n": n, "d_x": d, "d_y": d, "permutations": args.permutations}
                 try:
-                    row = measure(n, d, args.k, args.form, args.tile, args.repeats)
+                    options = (args.k, args.form, args.tile, args.repeats, args.permutations, args.batch)
+                    row = measure(n, d, *options)
                     report(name="jaxdiv", form=args.form, tile=args.tile, **base, **row)
                 except jax.errors.JaxRuntimeError as error:  # out of memory: the other sizes are still worth a run
                     report(name="jaxdiv", form=args.form, tile=args.tile, **base, error=str(error)[:300])
-                if args.no_peers or 2 * n * d > args.max_peer:
+                if args.no_peers or args.permutations or 2 * n * d > args.max_peer:
                     continue
                 for name, peer in (("scikit-learn", by_sklearn), ("scipy", by_scipy)):
                     x, y = draw(n, d)

@@ -19,3 +19,26 @@ def test_it_writes_a_line_per_estimator(tmp_path, monkeypatch):
     assert values == pytest.approx([values[0]] * len(values), abs=1e-3)
     assert all(row["process_seconds"] >= 0 for row in rows.values() if "value" in row)
     assert rows["jaxdiv"]["temporary_mib"] > 0
+
+
+def test_a_null_has_no_peer(tmp_path, monkeypatch):
+    out = tmp_path / "lines.jsonl"
+    arguments = [
+        "--n",
+        "60",
+        "--dims",
+        "1",
+        "--repeats",
+        "1",
+        "--permutations",
+        "9",
+        "--batch",
+        "4",
+        "--json",
+        str(out),
+    ]
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    ksg_throughput.main()
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert row["permutations"] == 9
+    assert 10 * row["value"] == pytest.approx(round(10 * row["value"])) and 0 < row["value"] <= 1
