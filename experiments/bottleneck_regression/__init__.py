@@ -1,0 +1,1 @@
+"""Information bottlenecks for regression: accuracy, compression and robustness side by side."""
