@@ -1,0 +1,1 @@
+"""Networks in the information plane, by estimators that disagree."""
