@@ -1,14 +1,14 @@
 """Follows the layers of networks through the information plane, by estimators that disagree.
 
-    python -m experiments.information_plane.run                    # twelve bits, tanh and ReLU: three or four minutes on one core
-    python -m experiments.information_plane.run --task digits      # a convolutional network by lossy compression: 90 seconds
-    python -m experiments.information_plane.run --help             # every setting
+    python -m experiments.information_plane.run                 # twelve bits, tanh and ReLU: 3 or 4 minutes on one core
+    python -m experiments.information_plane.run --task digits   # convolutions, by lossy compression: 90 seconds
+    python -m experiments.information_plane.run --help          # every setting
 
 The bits are the task of Shwartz-Ziv and Tishby (arXiv:1703.00810) with labels of our own, or those of --labels-file.
-Layers are measured by bins, by pairwise bounds and by neighbours: the compression phase that bins show belongs to tanh
-and to the bins, as Saxe et al. (2018) say. The digits follow Butakov et al. (arXiv:2305.08013): noise in the layers,
-codes of few dimensions. A line of JSON with the measures in nats is written for every snapshot of a network; tables and
-pictures are in bits.
+Layers are measured by bins, by pairwise bounds and by neighbours. Bins show compression with tanh and with ReLU; once
+the noise has a fixed size, that of ReLU is gone, which is the critique of Saxe et al. (2018). The digits follow Butakov
+et al. (arXiv:2305.08013): noise in the layers, codes of few dimensions. A line of JSON with the measures in nats is
+written for every snapshot of a network; tables and pictures are in bits.
 """
 
 import dataclasses
@@ -38,7 +38,6 @@ from experiments.information_plane.tables import Record, format_tables, in_bits
 from experiments.information_plane.task import icosahedral_task, read_task
 from experiments.information_plane.training import Snapshot, snapshot_epochs, train_networks
 from jaxdiv.checks import fail
-from jaxdiv.data.digits import load_digits
 
 
 class Experiment(NamedTuple):
@@ -70,6 +69,8 @@ def build_experiment(config: Config) -> Experiment:
         }
         note = f"{config.bins} bins; noise of variance {config.variance:g} is added to measure; k = {config.k}."
         return Experiment(task.patterns, task.labels, perceptron, measure_fn, BITS_ESTIMATORS, panels, note)
+
+    from jaxdiv.data.digits import load_digits  # with the tools that write data sets: seconds, and the bits need none
 
     images, labels = load_digits()
     x = (images / 8.0 - 1.0).astype(np.float32)
@@ -141,7 +142,7 @@ def run(config: Config) -> list[Record]:
     layers = experiment.model_fn(config.activations[0]).layer_names
     entropy = label_entropy(experiment.y)
     tables = format_tables(records, layers=layers, estimators=experiment.estimators)
-    tables += f"\n\nH(Y) = {float(in_bits(entropy)):.4f} bits; {len(seeds)} seeds, mean ± deviation; {experiment.note}"
+    tables += f"\n\nH(Y) = {float(in_bits(entropy)):.4f} bits; seeds: {len(seeds)}, mean ± deviation; {experiment.note}"
     legend = "\n".join(f"- {name}: {what}" for name, what in experiment.estimators.items())
     (directory / "table.md").write_text(f"{tables}\n\n{legend}\n", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")

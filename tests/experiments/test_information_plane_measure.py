@@ -5,15 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.information_plane.autoencoder import fit_autoencoder
 from experiments.information_plane.measure import (
     BITS_ESTIMATORS,
     binned,
-    from_neighbors,
     label_entropy,
     make_bits_measure,
-    make_digits_measure,
-    mixture_information,
     pairwise,
 )
 from experiments.information_plane.models import BIT_WIDTHS, convolutional, convolve, init_weights, perceptron
@@ -59,11 +55,12 @@ def test_every_hidden_layer_carries_the_noise():
     model = convolutional("tanh", noise=0.1)
     params = model.init_fn(jax.random.key(0))
     x = jnp.ones((300, 8, 8, 1))  # equal images: what differs is noise
-    _, layers = model.apply_fn(params, x, jax.random.key(1))
+    apply_fn = jax.jit(model.apply_fn)
+    _, layers = apply_fn(params, x, jax.random.key(1))
     assert [layer.shape[1:] for layer in layers] == [(8, 8, 8), (4, 4, 16), (32,)] and len(model.layer_names) == 3
     assert float(jnp.std(layers[0], axis=0).mean()) == pytest.approx(0.1, abs=0.003)
     assert all(float(jnp.std(layer, axis=0).mean()) > 0.1 for layer in layers[1:])  # and that of the layers before
-    _, again = model.apply_fn(params, x, jax.random.key(2))
+    _, again = apply_fn(params, x, jax.random.key(2))
     assert all(bool(jnp.all(a != b)) for a, b in zip(layers, again, strict=True))
 
 
@@ -116,72 +113,76 @@ def test_pairwise_measures_are_those_with_labels():
     np.testing.assert_allclose(found["kde"], [plain[1], float(upper.info["same_bound"])], atol=1e-4)
 
 
-def test_noisy_information_of_a_line_is_that_of_the_channel():
-    """T of N(0, 1) and noise of variance 0.1: half log 11, by neighbours and by Monte Carlo."""
-    key, noise_key = jax.random.split(jax.random.key(0))
-    layer = jax.random.normal(key, (4000, 1))
-    labels = jnp.asarray(np.arange(4000) % 2)  # independent of the layer
-    noisy = layer + 0.1**0.5 * jax.random.normal(noise_key, layer.shape)
+@pytest.fixture(scope="module")
+def measure():
+    """All layers below have three columns: compiled once."""
+    return make_bits_measure(TASK.labels, bins=30, variance=0.1, k=5, widest=4)
+
+
+def columns(values) -> jax.Array:
+    """A layer ``[4096, 3]`` with the values in its first column and 0 in the others."""
+    return jnp.pad(jnp.asarray(values, jnp.float32)[:, None], ((0, 0), (0, 2)))
+
+
+def test_noisy_information_of_a_line_is_that_of_the_channel(measure):
+    """T of N(0, 1) and noise of variance 0.1 have half log 11 together, and nothing with labels that T ignores."""
+    found = measure(columns(jax.random.normal(jax.random.key(0), (4096,))), jax.random.key(1), True)
     truth = 0.5 * np.log(11)
-    np.testing.assert_allclose(from_neighbors(noisy, labels, variance=0.1, k=5), [truth, 0.0], atol=0.05)
-    np.testing.assert_allclose(mixture_information(layer, labels, variance=0.1, key=key), [truth, 0.0], atol=0.05)
+    for name in ("neighbors", "mixture"):
+        np.testing.assert_allclose(found[name], [truth, 0.0], atol=0.06, err_msg=name)
+    assert found["kde_lower"][0] < truth < found["kde_upper"][0]
+    assert found["kde_lower"][1] < 0 < found["kde_upper"][1] and abs(found["kde"][1]) < 0.01
 
 
-def test_a_layer_of_the_label_alone_has_its_entropy_by_every_estimator():
-    """T = +-1 by the label, noise of variance 0.01: I(X; T') and I(T'; Y) are both H(Y)."""
-    measure = make_bits_measure(TASK.labels, bins=30, variance=0.01, k=5, widest=4)
-    layer = jnp.asarray(2.0 * TASK.labels[:, None] - 1.0, jnp.float32)
+def test_a_layer_of_the_label_alone_has_its_entropy_by_every_estimator(measure):
+    """T = (+-1, +-1, +-1) by the label: I(X; T') and I(T'; Y) are both H(Y)."""
+    layer = jnp.tile(2.0 * jnp.asarray(TASK.labels, jnp.float32)[:, None] - 1.0, (1, 3))
     found = measure(layer, jax.random.key(0), True)
     assert set(found) == set(BITS_ESTIMATORS)
     for name, pair in found.items():
-        np.testing.assert_allclose(pair, label_entropy(TASK.labels), atol=0.05, err_msg=name)
+        np.testing.assert_allclose(pair, label_entropy(TASK.labels), atol=0.08, err_msg=name)
     assert "mixture" not in measure(layer, jax.random.key(0), False)
 
 
-def test_measures_keep_their_bounds_on_a_trained_network(snapshots):
-    measure = make_bits_measure(TASK.labels, bins=30, variance=0.1, k=5, widest=10)
-    for layer in (snapshots[-1].layers[2][0], snapshots[0].layers[2][1]):
+def test_measures_keep_their_bounds_on_a_trained_network(measure, snapshots):
+    entropy, size = label_entropy(TASK.labels), np.log(4096)
+    for layer in (snapshots[-1].layers[4][0], snapshots[0].layers[4][1]):
         found = measure(layer, jax.random.key(1), True)
-        entropy, size = label_entropy(TASK.labels), np.log(4096)
         for name in ("bins", "range_bins"):
             assert found[name][0] <= size + 1e-4 and found[name][1] <= entropy + 1e-4
         for number in (0, 1):
-            assert found["kde_lower"][number] - 0.03 <= found["mixture"][number] <= found["kde_upper"][number] + 0.03
+            assert found["kde_lower"][number] - 0.05 <= found["mixture"][number] <= found["kde_upper"][number] + 0.05
         np.testing.assert_allclose(found["neighbors"], found["mixture"], atol=0.1)
-        assert found["mixture"][1] <= min(found["mixture"][0], entropy) + 0.02
+        assert found["mixture"][1] <= min(found["mixture"][0], entropy) + 0.05
         assert found["kde"][0] == found["kde_upper"][0] and found["kde"][1] < found["kde_upper"][1]
 
 
-def test_values_above_the_last_edge_are_one_symbol_and_their_range_tells_them_apart():
-    """What truncation does to a rectified layer: labels that are plain above 1 are lost to bins on [-1, 1]."""
-    measure = make_bits_measure(TASK.labels, bins=30, variance=0.1, k=5, widest=4)
-    layer = jnp.asarray(2.0 + 3.0 * TASK.labels[:, None], jnp.float32)
-    found = measure(layer, jax.random.key(0), False)
+def test_what_lies_above_the_last_edge_is_one_symbol_but_not_in_the_layers_own_range(measure):
+    """What truncation does to a rectified layer: a label that is plain above 1 is lost to bins on [-1, 1]."""
+    found = measure(columns(2.0 + 3.0 * TASK.labels), jax.random.key(0), False)
     assert found["bins"] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert found["range_bins"] == pytest.approx([label_entropy(TASK.labels)] * 2, abs=1e-5)
-    constant = measure(jnp.full((4096, 2), 3.0), jax.random.key(0), False)
-    assert constant["range_bins"] == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
-def test_codes_tell_of_images_and_classes():
-    """Layers of the images' first components with little noise and with nothing but noise; classes by a threshold."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (600, 4, 1)) * jnp.array([3.0, 2.0, 0.01, 0.01])[:, None]
-    labels = np.asarray(images[:, 0, 0] > 0).astype(np.int32)
-    seen = images[:, :2, 0] + 0.1 * jax.random.normal(keys[1], (600, 2))
-    blind = jax.random.normal(keys[2], (600, 2))
-    for encode_fn in (None, lambda flat: flat[:, :2]):
-        measure = make_digits_measure(np.asarray(images), labels, code_dims=2, k=3, encode_fn=encode_fn)
-        with_input, with_label = measure(seen, keys[0], False)["latent"]
-        assert with_input > 3.0 and 0.55 < with_label < 0.72
-        assert np.abs(measure(blind, keys[0], False)["latent"]).max() < 0.15
+def test_a_constant_layer_tells_nothing(measure):
+    found = measure(jnp.full((4096, 3), 3.0), jax.random.key(0), False)
+    for name in ("bins", "range_bins", "kde_lower", "kde_upper", "kde"):
+        assert found[name] == pytest.approx([0.0, 0.0], abs=1e-4), name
+    np.testing.assert_allclose(found["neighbors"], [0.0, 0.0], atol=0.06)
 
 
-def test_the_autoencoder_beats_components_on_a_curve():
-    angle = np.random.default_rng(0).uniform(-2.5, 2.5, 300)
-    x = np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], axis=1).astype(np.float32)
-    encode_fn, explained = fit_autoencoder(jax.random.key(0), x, code_dims=1, steps=800)
-    values = np.linalg.eigvalsh(np.cov(x.T))
-    assert explained > 0.9 > values[-1] / values.sum()
-    codes = encode_fn(jnp.asarray(x))
-    assert codes.shape == (300, 1) and bool(jnp.isfinite(codes).all())
+def test_columns_of_zero_change_no_bins_and_no_distances(measure):
+    """A layer filled up to the widest one has the measures of its own columns; see `make_bits_measure`."""
+    layer = jax.random.normal(jax.random.key(3), (4096, 3)) * 0.5
+    found = measure(layer, jax.random.key(0), False)
+    plain = binned(layer, jnp.asarray(TASK.labels), jnp.linspace(-1.0, 1.0, 31))
+    np.testing.assert_allclose(found["bins"], plain, atol=1e-4)
+    digits = np.digitize(np.asarray(layer), np.linspace(-1, 1, 31, dtype=np.float32))
+    counts = np.unique(digits, axis=0, return_counts=True)[1] / 4096
+    assert found["bins"][0] == pytest.approx(-np.sum(counts * np.log(counts)), abs=2e-3)
+
+
+def test_the_noise_is_a_function_of_the_key(measure):
+    layer = columns(np.linspace(-1, 1, 4096))
+    first, again, other = (measure(layer, jax.random.key(n), False) for n in (0, 0, 1))
+    assert first == again and first["neighbors"] != other["neighbors"] and first["bins"] == other["bins"]
