@@ -1,0 +1,1 @@
+"""Do information bounds track the generalization gap over depth, width, weight decay and seeds?"""

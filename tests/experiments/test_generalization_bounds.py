@@ -1,0 +1,317 @@
+"""The networks of the generalization experiment: data, training, what is measured, and a tiny run from end to end."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits as reference_digits
+
+from experiments.generalization_bounds import known_tables
+from experiments.generalization_bounds.config import Config
+from experiments.generalization_bounds.digits import load_digits
+from experiments.generalization_bounds.learn import Group, learn_group, learn_network
+from experiments.generalization_bounds.networks import (
+    Layer,
+    apply_network,
+    draw_noise,
+    expected_losses,
+    init_network,
+    losses,
+)
+from experiments.generalization_bounds.quantities import (
+    VARIANCE_FLOOR,
+    baselines,
+    layer_information,
+    measure_group,
+    parameter_information,
+)
+from experiments.generalization_bounds.records import is_saturated, knobs_of, layer_measures, make_records
+from experiments.generalization_bounds.run import run
+from jaxdiv.information import encoder_information, posterior_information
+
+SMALL = {
+    "depths": (1, 2),
+    "widths": (4, 6),
+    "weight_decays": (0.0, 1.0),
+    "num_draws": 2,
+    "num_seeds": 2,
+    "num_train": 40,
+    "steps": 30,
+    "average_steps": 10,
+    "noise_draws": 2,
+    "resamples": 30,
+    "trials": 200,
+}
+CONFIG = Config(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_tables, "DIMENSIONS", (2,))
+        patch.setattr(known_tables, "NOISES", {"normal noise 2": known_tables.NOISES["normal noise 2"]})
+        patch.setattr(known_tables, "LINEAR_WIDTHS", (2, 2))
+        return directory, *run(dataclasses.replace(CONFIG, directory=directory))
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return learn_group(CONFIG, load_digits(CONFIG), depth=2, width=4)
+
+
+def test_a_run_writes_records_tables_and_pictures(finished):
+    directory, networks, rows = finished
+    assert len(networks) == 2 * 2 * 2 * 2 * 2
+    assert len({tuple(knobs_of(network).values()) for network in networks}) == len(networks)
+    for file, kept in (("networks.jsonl", networks), ("known.jsonl", rows)):
+        assert [json.loads(line) for line in (directory / file).read_text().splitlines()] == kept
+    table = (directory / "table.md").read_text()
+    assert all(f"| {name} | " in table for name in networks[0]["measures"])
+    assert all(word in table for word in ("loss gap", "error gap", "normal noise 2", "no relation", "ceiling"))
+    assert json.loads((directory / "config.json").read_text())["widths"] == [4, 6]
+    assert set(json.loads((directory / "rankings.json").read_text())) == {"loss gap", "error gap"}
+    for picture in ("gaps.png", "rankings.png", "known.png"):
+        assert (directory / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_records_keep_what_the_bounds_promise(finished):
+    for network in finished[1]:
+        assert network["loss gap"] == pytest.approx(network["test loss"] - network["train loss"])
+        layers = {name: np.array(values) for name, values in network["layers"].items()}
+        assert all(len(values) == network["depth"] for values in layers.values())
+        assert (layers["lower"] <= layers["ceiling"] + 1e-5).all()
+        assert (layers["lower"] <= layers["upper"]).all()
+        assert (layers["parameters"] <= np.log(2) + 1e-5).all()
+        assert (layers["parameters"] <= layers["divergences"] + 1e-5).all()
+        assert (np.diff(layers["divergences"]) >= 0).all()  # more parameters tell more
+        assert all(np.isfinite(value) for value in network["measures"].values())
+
+
+def test_a_finished_directory_is_refused(finished):
+    with pytest.raises(ValueError, match="run: directory .* holds an earlier run; expected another --directory"):
+        run(dataclasses.replace(CONFIG, directory=finished[0]))
+
+
+def test_training_sets_are_apart_from_the_test_set():
+    config = Config(num_draws=4, num_train=50, label_noise=0.0)
+    digits = load_digits(config)
+    images, labels = reference_digits(return_X_y=True)
+    known = {tuple(image): label for image, label in zip(images, labels, strict=True)}
+    test = {tuple(row) for row in 8.0 * (digits.test_images + 1.0)}
+    assert digits.train_images.shape == (4, 50, 64) and len(digits.test_images) == 797
+    for rows, truth in zip(8.0 * (digits.train_images + 1.0), digits.train_labels, strict=True):
+        assert len({tuple(row) for row in rows}) == 50 and not {tuple(row) for row in rows} & test
+        assert [known[tuple(row)] for row in rows] == truth.tolist()
+    assert (digits.train_images[0] != digits.train_images[1]).any()
+
+
+def test_noisy_labels_belong_to_images_and_are_as_many_as_said():
+    noisy, clean = (load_digits(Config(num_draws=3, num_train=900, label_noise=p)) for p in (0.5, 0.0))
+    np.testing.assert_array_equal(noisy.train_images, clean.train_images)
+    for found, truth in ((noisy.train_labels, clean.train_labels), (noisy.test_labels, clean.test_labels)):
+        assert np.mean(found != truth) == pytest.approx(0.45, abs=0.06)  # a tenth of the random labels are right
+    seen = {}
+    for image, label in zip(noisy.train_images.reshape(-1, 64), noisy.train_labels.reshape(-1), strict=True):
+        assert seen.setdefault(image.tobytes(), label) == label
+    other = load_digits(Config(num_draws=3, num_train=900, seed=1))
+    assert (other.test_images != clean.test_images).any()
+
+
+def test_the_network_is_the_one_of_the_docstring():
+    params = init_network(jax.random.key(0), inputs=64, depth=2, width=50, outputs=10)
+    assert [layer.kernel.shape for layer in params] == [(64, 50), (50, 50), (50, 10)]
+    for layer in params:
+        assert np.std(layer.kernel) == pytest.approx(len(layer.kernel) ** -0.5, rel=0.1)
+    images = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    noise = draw_noise(jax.random.key(1), params, 3, 0.5)
+    logits, means = apply_network(params, images, noise)
+    first = np.tanh(images @ params[0].kernel)
+    second = np.tanh((first + noise[0]) @ params[1].kernel)
+    np.testing.assert_allclose(means, [first, second], atol=1e-5)
+    np.testing.assert_allclose(logits, (second + noise[1]) @ params[2].kernel, atol=1e-5)
+    assert np.std(draw_noise(jax.random.key(1), params, 200, 0.5)) == pytest.approx(0.5, rel=0.02)
+
+    labels = np.array([0, 3, 9])
+    loss, wrong = losses(params, images, labels, noise)
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(loss, -np.asarray(log_probs)[range(3), labels], atol=1e-5)
+    np.testing.assert_array_equal(wrong, np.argmax(logits, 1) != labels)
+    keys = jax.random.split(jax.random.key(2), 3)
+    each = [losses(params, images, labels, draw_noise(k, params, 3, 0.5)) for k in keys]
+    found = expected_losses(params, images, labels, key=jax.random.key(2), scale=0.5, draws=3)
+    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-5)
+
+
+def test_a_network_of_the_group_is_the_network_alone(learned):
+    group, digits = Group.of(CONFIG), load_digits(CONFIG)
+    assert len(set(zip(*group, strict=True))) == len(group.seed) == 8
+    keys = jax.random.split(jax.random.key(CONFIG.seed), CONFIG.num_seeds)
+    alone_fn = jax.jit(lambda *a: learn_network(CONFIG, *a, depth=2, width=4))
+    for g in (1, 6):
+        images, labels = digits.train_images[group.draw[g]], digits.train_labels[group.draw[g]]
+        alone = alone_fn(images, labels, group.weight_decay[g], keys[group.seed[g]])
+        for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(learned), strict=True):
+            np.testing.assert_allclose(one, many[g], rtol=1e-3, atol=1e-5)
+    assert (learned.params[0].kernel[0] != learned.params[0].kernel[1]).any()
+
+
+def test_weight_decay_makes_kernels_smaller(learned):
+    group = Group.of(CONFIG)
+    size = np.square(np.asarray(learned.params[0].kernel)).sum((1, 2))
+    pairs = size.reshape(2, 2, 2)  # seed, weight decay, draw
+    assert (pairs[:, 1] < pairs[:, 0]).all() and group.weight_decay.reshape(2, 2, 2)[0, 1, 0] == 1.0
+
+
+def test_moments_are_those_of_the_last_iterates():
+    digits = load_digits(CONFIG)
+    arguments = (digits.train_images[0], digits.train_labels[0], 0.1, jax.random.key(3))
+
+    def after(steps, average):
+        config = dataclasses.replace(CONFIG, steps=steps, average_steps=average)
+        return jax.jit(lambda *a: learn_network(config, *a, depth=1, width=4))(*arguments)
+
+    # Rows of a shorter run are other rows, so the iterates come from runs of one length, by their means.
+    whole, pair = after(6, 6), after(6, 2)
+    last = np.asarray(pair.params[0].kernel)
+    before = 2.0 * np.asarray(pair.mean[0].kernel) - last
+    np.testing.assert_allclose(pair.variance[0].kernel, np.square(last - before) / 2.0, rtol=1e-2, atol=1e-9)
+    np.testing.assert_array_equal(whole.params[0].kernel, last)
+    assert np.abs(before - last).max() <= 1.1 * CONFIG.learning_rate + 1e-6  # a step of Adam apart
+    assert (np.asarray(whole.variance[0].bias) > 0).all()
+
+
+def test_layer_information_is_the_encoders_at_known_noise():
+    rng = np.random.default_rng(0)
+    params = init_network(jax.random.key(4), inputs=5, depth=3, width=6, outputs=2)
+    images, labels = rng.normal(size=(30, 5)).astype(np.float32), rng.integers(0, 2, 30)
+    key = jax.random.key(5)
+    found = jax.jit(lambda p: layer_information(p, images, labels, key=key, scale=0.5))(params)
+    shared, *keys = jax.random.split(key, 4)
+    noise = draw_noise(shared, params, 1, 0.5)
+    z = images
+    for layer in range(3):
+        mean = jnp.tanh(z @ params[layer].kernel + params[layer].bias)
+        for bound in ("lower", "upper"):
+            one = encoder_information(mean, jnp.full((30, 6), np.log(0.25)), labels, key=keys[layer], bound=bound)
+            np.testing.assert_allclose(found[bound][layer], one.value, rtol=1e-4)
+        z = mean + noise[layer]
+    sizes = np.bincount(labels)
+    np.testing.assert_allclose(found["ceiling"], (sizes * np.log(sizes)).sum() / 30, rtol=1e-5)
+    apart = layer_information([Layer(1e3 * params[0].kernel, params[0].bias), *params[1:]], images, labels,
+                              key=key, scale=1e-3)  # fmt: skip
+    np.testing.assert_allclose(apart["lower"][0], apart["ceiling"][0], rtol=1e-4)
+
+
+def test_baselines_by_hand():
+    rng = np.random.default_rng(1)
+    kernels = [rng.normal(size=shape) for shape in ((3, 4), (4, 4), (4, 2))]
+    found = baselines([Layer(jnp.asarray(k, jnp.float32), jnp.zeros(k.shape[1])) for k in kernels])
+    frobenius = [np.square(k).sum() for k in kernels]
+    assert found["squared weights"] == pytest.approx(sum(frobenius), rel=1e-5)
+    assert found["log Frobenius product"] == pytest.approx(np.log(np.prod(frobenius)) / 2, rel=1e-5)
+    spectral = [np.linalg.svd(k, compute_uv=False)[0] for k in kernels]
+    assert found["log spectral product"] == pytest.approx(np.log(np.prod(spectral)), rel=1e-4)
+    paths = np.einsum("ij,jk,kl->ijkl", *kernels)
+    assert found["log path norm"] == pytest.approx(np.log(np.square(paths).sum()), rel=1e-4)
+    assert found["parameters"] == 3 * 4 + 4 + 4 * 4 + 4 + 4 * 2 + 2
+
+
+def test_parameter_information_is_the_posteriors(learned):
+    found = parameter_information(CONFIG, learned)
+    assert found["parameters"].shape == (8, 2)
+    for first in (0, 6):  # the two draws of one setting
+        for layers in (1, 2):
+            mean, variance = (
+                np.stack([np.concatenate([np.ravel(leaf[g]) for leaf in jax.tree.leaves(tree[:layers])])
+                          for g in (first, first + 1)])
+                for tree in (learned.mean, learned.variance)
+            )  # fmt: skip
+            estimate = posterior_information(mean, np.log(np.maximum(variance, VARIANCE_FLOOR)))
+            for g in (first, first + 1):
+                np.testing.assert_allclose(found["parameters"][g, layers - 1], estimate.value, rtol=1e-4)
+                divergence = np.mean(estimate.info["divergences"])
+                np.testing.assert_allclose(found["divergences"][g, layers - 1], divergence, rtol=1e-3)
+
+
+def test_measured_losses_are_those_of_the_splits(learned):
+    digits = load_digits(CONFIG)
+    measured = measure_group(CONFIG, digits, learned)
+    records = make_records(CONFIG, measured, parameter_information(CONFIG, learned), depth=2, width=4)
+    quiet = dataclasses.replace(CONFIG, noise=1e-6)
+    group = Group.of(quiet)
+    exact = measure_group(quiet, digits, learned)
+    for g in (0, 5):
+        params = jax.tree.map(lambda leaf, g=g: leaf[g], learned.params)
+        for split, images, labels in (
+            ("train", digits.train_images[group.draw[g]], digits.train_labels[group.draw[g]]),
+            ("test", digits.test_images, digits.test_labels),
+        ):
+            loss, wrong = losses(params, images, labels, jnp.zeros((2, 1, 4)))
+            assert exact[f"{split} loss"][g] == pytest.approx(np.mean(loss), rel=1e-4)
+            assert exact[f"{split} error"][g] == pytest.approx(np.mean(wrong), abs=0.01)
+    assert [record["draw"] for record in records] == group.draw.tolist()
+    assert records[5]["weight_decay"] == group.weight_decay[5] and records[5]["seed"] == group.seed[5]
+
+
+def test_terms_of_the_bounds_by_hand():
+    layers = {
+        "lower": np.array([3.0, 1.0]),
+        "upper": np.array([9.0, 12.0]),
+        "parameters": np.array([0.5, 1.0]),
+        "divergences": np.array([7.0, 88.0]),
+        "ceiling": np.array([3.02, 3.02]),
+    }
+    found = layer_measures(layers, 100)
+    squares = {name: 100 * float(value) ** 2 for name, value in found.items()}
+    assert squares == pytest.approx(
+        {
+            "encoder lower, first": 3.0,
+            "encoder lower, last": 1.0,
+            "encoder lower, least": 1.0,
+            "encoder upper, first": 9.0,
+            "encoder upper, last": 12.0,
+            "encoder upper, least": 9.0,
+            "parameters lower": 1.0,
+            "parameters upper": 88.0,
+            "both lower, least": 2.0,
+            "both upper, least": 16.0,
+        },
+        rel=1e-5,
+    )
+    assert is_saturated(layers) == [True, False]
+    assert layer_measures(layers | {"lower": np.array([-0.1, 1.0])}, 100)["encoder lower, least"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depths": ()}, r"depths is \(\); expected different values"),
+        ({"widths": (8, 8)}, r"widths is \(8, 8\)"),
+        ({"depths": (0,)}, "depths is 0"),
+        ({"weight_decays": (-1.0,)}, "weight_decays is -1.0"),
+        ({"num_draws": 1}, "num_draws is 1"),
+        ({"num_seeds": 0}, "num_seeds is 0"),
+        ({"num_train": 1001}, "num_train is 1001"),
+        ({"average_steps": 2000}, "average_steps is 2000"),
+        ({"label_noise": 1.5}, "label_noise is 1.5"),
+        ({"noise": 0.0}, "noise is 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"resamples": 1}, "resamples is 1"),
+        ({"trials": 1}, "trials is 1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, message):
+    with pytest.raises(ValueError, match="^Config: " + message):
+        Config(**settings)
+
+
+def test_the_directory_tells_seeds_apart():
+    assert Config(seed=3).run_directory == Path("runs/generalization_bounds/seed3")
+    assert Config(directory=Path("here")).run_directory == Path("here")
+    assert Config(depths=(1, 2), widths=(3, 4)).shapes == [(1, 3), (1, 4), (2, 3), (2, 4)]
