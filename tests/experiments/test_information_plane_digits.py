@@ -58,6 +58,7 @@ def test_the_encoder_may_be_learned(monkeypatch):
     assert "explain 0.25 of the images' variance" in experiment.note
 
 
+@pytest.mark.slow  # a compilation of the training by itself
 def test_noise_is_drawn_anew_at_every_snapshot():
     x, y = np.ones((60, 8, 8, 1), np.float32), np.arange(60) % 10
     model = convolutional("relu", noise=0.5)
