@@ -24,8 +24,8 @@ def ratios_of(cell: Cell, measure: str, part: str = "test") -> np.ndarray:
 
 def at_equal(cell: Cell, config: Config, measure: str) -> np.ndarray:
     """Test RMSE ``[compressions, seeds]``, at weights that validation rows give."""
-    ratios = ratios_of(cell, measure, "validation")
-    return equal_compression(ratios, np.array(cell["test"]["rmse"]), config.compressions)
+    error, values = (np.array(cell[part]["rmse"]) for part in ("validation", "test"))
+    return equal_compression(ratios_of(cell, measure, "validation"), error, values, config.compressions)
 
 
 def spread(values: np.ndarray, digits: int = 3) -> str:

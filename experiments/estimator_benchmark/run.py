@@ -44,22 +44,27 @@ def run(config: Config) -> Cells:
         if in_scope(estimator, task)
     ]
     missing = [name for name in wanted if name not in finished]
+    refused: list[str] = []
     with file.open("a", encoding="utf-8") as lines, tqdm(missing, unit="cell", dynamic_ncols=True) as bar:
         for estimator, task, size in bar:
             bar.set_description(f"{estimator}, {task}, N = {size}")
-            cell = runner.cell(estimator, task, size, sizes[-1])
+            try:
+                cell = runner.cell(estimator, task, size, sizes[-1])
+            except ValueError as error:  # too few samples for so many dimensions, say: the other cells are worth a run
+                refused.append(f"- left out: {estimator} on {task} at N = {size}: {error}")
+                continue
             finished[name_of(cell)] = cell
             lines.write(json.dumps(cell) + "\n")
             lines.flush()
 
-    cells = {name: finished[name] for name in wanted}
+    cells = {name: finished[name] for name in wanted if name in finished}
     shown: dict[str, Any] = {"tasks": tasks, "estimators": estimators, "sizes": sizes}
     tables = format_tables(cells, **shown)
-    legend = "\n".join(f"- {name}: {ESTIMATORS[name].what}" for name in estimators)
+    legend = "\n".join([*(f"- {name}: {ESTIMATORS[name].what}" for name in estimators), *refused])
     (directory / "table.md").write_text(f"{tables}\n\n{legend}\n", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
     save_picture(directory / "estimates.png", cells, **shown)
-    print(tables)
+    print("\n\n".join([tables, *refused]))
     print(f"\nTables, cells and picture are in {directory} ({time.perf_counter() - started:.0f} s).")
     return cells
 

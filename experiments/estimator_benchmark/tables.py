@@ -26,8 +26,10 @@ def bias_and_spread(cell: Cell) -> tuple[float, float]:
 def family(task: str) -> str:
     """Where a task belongs in the summary."""
     dims = sum(TASKS[task].dims)
-    if dims <= 3:
+    if dims == 2:
         return "one-dimensional"
+    if dims == 3:
+        return "a curve in the plane"
     kind = task.split("-")[0]
     if kind in ("dense", "sparse"):
         return "normal, 2x2 to 5x5" if dims <= 10 else "normal, 25x25 and 50x50"

@@ -1,6 +1,7 @@
 """The bottleneck comparison from end to end: a short run, its file, its tables and its settings."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from experiments.bottleneck_regression.cells import read_cells, settings_of, tra
 from experiments.bottleneck_regression.config import Config
 from experiments.bottleneck_regression.data import read_table
 from experiments.bottleneck_regression.methods import Widths
-from experiments.bottleneck_regression.run import run
+from experiments.bottleneck_regression.run import main, run
 from experiments.bottleneck_regression.splits import Part, stack_splits
-from experiments.bottleneck_regression.tables import format_tables
+from experiments.bottleneck_regression.tables import at_equal, chosen_values, format_tables, ratios_of, spread
 
 SMALL = {"num_seeds": 2, "steps": 6, "batch_size": 32, "width": 8, "max_rows": 100, "info_rows": 20, "pgd_steps": 2}
 
@@ -32,15 +33,15 @@ def test_tables_hold_choices_and_paired_differences():
     config = Config(methods=("nib", "cs"), num_seeds=2, compressions=(0.25, 0.5))
     cells = {
         ("diabetes", "nib"): table_cell(config, "nib", [[1.0, 1.2], [2.0, 1.0]], [[0.0, 0.0], [0.5, 0.5]]),
-        ("diabetes", "cs"): table_cell(config, "cs", [[1.1, 1.3], [1.1, 1.3]], [[0.0, 0.0], [0.5, 0.3]]),
+        ("diabetes", "cs"): table_cell(config, "cs", [[1.0, 1.2], [1.2, 1.4]], [[0.0, 0.0], [0.5, 0.25]]),
     }
     text = format_tables(cells, config)
     # seed 0 keeps its first beta, seed 1 its second: RMSE 1 and 1, units 10 and 20
     assert "| diabetes | NIB | 0 to 0.1 | 1.000 ± 0.000 | 15 points | 1.00 ± 0.00 | 0.25 ± 0.35 | 0.25 ± 0.35 |" in text
     assert "2.000 ± 0.707 | 2.000 ± 0.000 |" in text and "FGSM at 0.1" in text
-    assert "| diabetes | NIB | 1.300 ± 0.283 | 1.500 ± 0.707 |" in text
-    assert "| diabetes | CS-IB | 1.200 ± 0.141 |  |" in text  # a split does not reach 0.5
-    assert "| diabetes | CS-IB | NIB | -0.100 ± 0.300 |  |" in text  # 1.1 - 1.5 and 1.3 - 1.1
+    assert "| diabetes | NIB | 1.250 ± 0.354 | 1.500 ± 0.707 |" in text  # its second beta beats the first
+    assert "| diabetes | CS-IB | 1.250 ± 0.212 |  |" in text  # a split does not reach 0.5
+    assert "| diabetes | CS-IB | NIB | +0.000 ± 0.400 |  |" in text  # 1.1 - 1.5 and 1.4 - 1.0
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,63 @@ def test_the_directory_and_widths_follow_the_settings():
     assert Config(data=("bike_hour", "diabetes"), seed=3).run_directory.name == "bike_hour-diabetes-seed3"
     assert Config(directory=Path("here")).run_directory == Path("here")
     assert Config(x_sigma=2.0, y_sigma=3.0, variant="released").widths == Widths(2.0, 3.0, 1.0, "released", 1e-3)
+
+
+def command_line(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+def test_help_explains_every_setting(monkeypatch, capsys):
+    assert command_line(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    for name in Config.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_what_is_wrong_is_one_line(monkeypatch, tmp_path, capsys):
+    code = command_line(monkeypatch, "--data", "bike_hour", "--data-dir", tmp_path, "--directory", tmp_path / "out")
+    assert code.startswith("error: read_table: directory ") and "has no file bike_hour.csv.xz" in code
+    assert "\n" not in code and not (tmp_path / "out").exists()  # nothing is left behind
+    (tmp_path / "cells.jsonl").write_text("")
+    assert "holds an earlier run" in command_line(monkeypatch, "--directory", tmp_path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.bottleneck_regression.run.train_and_measure", interrupt)
+    assert command_line(monkeypatch, "--directory", tmp_path / "new") == 130
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_numbers_of_a_table_are_those_of_the_cell():
+    config = Config(num_seeds=2, compressions=(0.25,))
+    cell = table_cell(config, "cs", [[1.0, 1.2], [2.0, 1.0]], [[0.0, 0.0], [0.5, 0.5]])
+    np.testing.assert_array_equal(chosen_values(cell, cell["test"]["rmse"]), [1.0, 1.0])
+    np.testing.assert_allclose(ratios_of(cell, "information"), [[0, 0], [0.5, 0.5]])
+    np.testing.assert_allclose(at_equal(cell, config, "cs_qmi"), [[1.5, 1.0]])
+    # weights come from validation rows: with r = 0.25 reached by the second beta there, its test values are taken
+    cell["validation"] = cell["validation"] | {"information": [[4.0, 4.0], [3.0, 3.0]]}
+    np.testing.assert_allclose(at_equal(cell, config, "information"), [[2.0, 1.0]])
+    assert spread(np.array([1.0, np.inf])) == "" and spread(np.array([1.0, 2.0]), 2) == "1.50 ± 0.71"
+
+
+def test_a_difference_says_on_how_many_splits_it_rests():
+    config = Config(methods=("vib", "cs_narrow"), num_seeds=3, compressions=(0.5,))
+    rmse, reach = [[1.0, 1.0, 1.0], [2.0, 3.0, 4.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.4]]
+    three = {
+        "chosen": [0, 0, 0],
+        "scale": [1.0, 1.0, 1.0],
+        "attacks": {"fgsm": [[1.0] * 3] * 5, "pgd": [[1.0] * 3] * 5},
+    }
+    cells = {
+        ("diabetes", "vib"): table_cell(config, "vib", rmse, reach) | three,
+        ("diabetes", "cs_narrow"): table_cell(config, "cs_narrow", [rmse[0], [2.0, 2.0, 2.0]], [reach[0], [1, 1, 1]])
+        | three,
+    }
+    text = format_tables(cells, config)
+    # at r = 0.5: 1.5 - 2 and 1.5 - 3, the third split of VIB does not reach it
+    assert "| diabetes | CS-IB, 0.3 sigma_x | VIB | -1.000 ± 0.500 (2 of 3) |" in text
+    assert "| diabetes | VIB | 0 | 1.000 ± 0.000 | 1 points |" in text

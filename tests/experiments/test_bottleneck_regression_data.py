@@ -191,3 +191,45 @@ def test_sets_that_cannot_be_split_are_refused():
         make_split(table._replace(x=np.where([False, True, False], np.nan, table.x)), seed=0)
     with pytest.raises(ValueError, match="one target on all training rows"):
         make_split(table._replace(y=np.ones(200)), seed=0)
+
+
+def test_a_category_that_training_rows_lack_stays_at_zero_there():
+    rare = np.zeros((200, 1))
+    rare[np.random.default_rng(0).permutation(200)[190:]] = 1.0  # ten test rows of seed 0
+    table = blanks()
+    split = make_split(table._replace(x=np.hstack([table.x, rare]), columns=(*table.columns, "c=rare")), seed=0)
+    assert (split.train.x[:, 3] == 0).all() and (split.validation.x[:, 3] == 0).all()
+    assert split.test.x[:, 3].tolist() == [0.0] * 30 + [1.0] * 10  # not blown up by a width of 0
+
+
+def test_names_with_spaces_and_quotes_are_one_category():
+    source = Source("", "y", "", categories=("where",), drop=("n",))
+    table = make_table(source, 'n,where,y\n1," <1H, OCEAN",3\n2,"<1H, OCEAN ",4\n3,INLAND,5\n')
+    assert table.columns == ("where=<1H, OCEAN", "where=INLAND")
+    assert table.x.tolist() == [[1, 0], [1, 0], [0, 1]]
+
+
+def test_a_row_is_left_out_by_its_target_alone():
+    source = Source("", "y", "", transform=math.sqrt, keep=lambda y: y > 0)
+    table = make_table(source, "a,b,y\n1,,4\n2,5,-1\n,,9\n")
+    assert table.y.tolist() == [2.0, 3.0]  # kept before the root is taken
+    np.testing.assert_array_equal(table.x, [[1, np.nan], [np.nan, np.nan]])
+
+
+def test_short_rows_have_blanks():
+    table = make_table(Source("", "y", ""), "y,a,b\n1,2\n3,4,5\n")
+    np.testing.assert_array_equal(table.x, [[2, np.nan], [4, 5]])
+
+
+def test_an_archive_with_two_files_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "energydata_complete.zip", "w") as archive:
+        archive.writestr("a.csv", ENERGY)
+        archive.writestr("b.csv", ENERGY)
+    with pytest.raises(ValueError, match="holds 2 CSV files"):
+        read_table("energydata", tmp_path)
+
+
+def test_no_source_keeps_a_column_that_it_drops():
+    for name, source in SOURCES.items():
+        assert source.target not in source.drop and not set(source.drop) & set(source.categories), name
+        assert source.file.endswith((".csv.xz", ".zip")) and source.unit

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from experiments.bottleneck_regression.attacks import fgsm, pgd
-from experiments.bottleneck_regression.curves import at_compression, best_beta, compression_ratio, equal_compression
+from experiments.bottleneck_regression.curves import (
+    at_compression,
+    best_beta,
+    compression_ratio,
+    equal_compression,
+    frontier,
+)
 from experiments.bottleneck_regression.measure import attacked_rmse, measure, pick
 from experiments.bottleneck_regression.methods import METHODS, Widths
 from experiments.bottleneck_regression.model import NOISES, Model
@@ -179,14 +185,31 @@ def test_information_sees_noise_and_has_no_number_without(untrained):
     assert np.isnan(measure(params, part, KEYS, model=silent)["information"]).all()
 
 
-def test_ratios_choices_and_interpolation():
+def test_ratios_and_choices():
     np.testing.assert_allclose(compression_ratio(np.array([[4.0, 2.0], [1.0, 3.0]])), [[0, 0], [0.75, -0.5]])
     np.testing.assert_array_equal(best_beta(np.array([[3.0, 1.0], [2.0, 1.0], [2.5, 0.5]])), [1, 2])
+
+
+def test_values_lie_on_lines_between_betas():
     ratio, values = np.array([0.0, 0.8, 0.4]), np.array([1.0, 9.0, 3.0])  # the order of betas does not matter
-    assert at_compression(ratio, values, 0.4) == 3.0
-    assert at_compression(ratio, values, 0.5) == pytest.approx(4.5)
-    assert at_compression(ratio, values, 0.0) == 1.0
-    assert np.isnan(at_compression(ratio, values, 0.81)) and np.isnan(at_compression(ratio, values, -0.1))
-    assert np.isnan(at_compression(np.full(2, np.nan), np.ones(2), 0.5))
-    both = equal_compression(np.stack([ratio, ratio / 2], axis=1), np.stack([values, values], axis=1), (0.2, 0.5))
-    np.testing.assert_allclose(both, [[2.0, 3.0], [4.5, np.nan]])
+    assert at_compression(ratio, values, values, 0.4) == 3.0
+    assert at_compression(ratio, values, values, 0.5) == pytest.approx(4.5)
+    assert at_compression(ratio, values, 10.0 - values, 0.5) == pytest.approx(5.5)
+    assert at_compression(ratio, values, values, 0.0) == at_compression(ratio, values, values, -0.5) == 1.0
+    assert np.isnan(at_compression(ratio, values, values, 0.81))
+    assert np.isnan(at_compression(np.full(2, np.nan), np.ones(2), np.ones(2), 0.5))
+    both = np.stack([ratio, ratio / 2], axis=1), *(np.stack([values, values], axis=1),) * 2
+    np.testing.assert_allclose(equal_compression(*both, (0.2, 0.5)), [[2.0, 3.0], [4.5, np.nan]])
+
+
+def test_the_frontier_leaves_out_what_is_beaten():
+    ratio, error = np.array([0.0, 0.2, 0.5, 0.6, 0.6]), np.array([2.0, 1.0, 9.0, 4.0, 3.0])
+    assert frontier(ratio, error) == [1, 4]  # 0.2 beats 0, the second 0.6 the first and 0.5
+    assert at_compression(ratio, error, error, 0.1) == 1.0  # what compresses more and errs less
+    assert at_compression(ratio, error, error, 0.4) == pytest.approx(2.0)
+    assert frontier(np.zeros(3), np.ones(3)) == [2]
+    rng = np.random.default_rng(0)
+    ratio, error = rng.normal(size=(2, 50))
+    kept = frontier(ratio, error)
+    beaten = [any((ratio > r) & (error <= e)) for r, e in zip(ratio, error, strict=True)]
+    assert sorted(kept) == [number for number in range(50) if not beaten[number]]

@@ -86,3 +86,42 @@ def test_epochs_are_whole_and_reported(cs):
     assert small_trainer("mse", steps=7).epochs(96) == 3 and small_trainer("mse", steps=7).epochs(5) == 7
     assert [entry[:2] for entry in seen] == [(number, 8) for number in range(1, 9)]
     assert seen[-1][2] == pytest.approx(fit.validation_losses[-1].mean())
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(split):
+    trainer = small_trainer("mse", batch_size=4096, steps=3)
+    fit = trainer.fit(split.train, split.validation, betas=(0.0,), keys=KEYS)
+    assert fit.losses.shape == (3, 1, 2)
+    first = jax.vmap(lambda key: trainer.model.init(jax.random.fold_in(key, 0), 10))(KEYS)
+    prediction = jax.vmap(trainer.model.predict)(first, split.train.x)
+    expected = 0.5 * np.mean(np.square(prediction - split.train.y), axis=1)
+    np.testing.assert_allclose(fit.losses[0, 0], expected, rtol=1e-4)  # all rows, before the first step
+
+
+def test_validation_loss_is_the_mean_of_whole_batches(split):
+    trainer = small_trainer("mse", batch_size=10, steps=1)  # 24 rows: two batches, four rows are left
+    fit = trainer.fit(split.train, split.validation, betas=(0.0,), keys=KEYS)
+    prediction = jax.vmap(trainer.model.predict)(jax.tree.map(lambda leaf: leaf[0], fit.params), split.validation.x)
+    errors = 0.5 * np.square(prediction - split.validation.y)
+    best = fit.validation_losses[fit.epoch[0] - 1, 0, range(2)]
+    np.testing.assert_allclose(best, errors[:, :20].mean(axis=1), rtol=1e-4)
+    rmse = fit.validation_rmse[fit.epoch[0] - 1, 0, range(2)]
+    np.testing.assert_allclose(rmse, np.sqrt(2 * errors.mean(axis=1)), rtol=1e-4)
+
+
+def test_training_is_a_function_of_rows_betas_and_keys(cs, split):
+    trainer, fit, _ = cs
+    again = trainer.fit(split.train, split.validation, betas=(0.0, 0.5, 0.0), keys=KEYS)
+    np.testing.assert_array_equal(again.losses, fit.losses)
+    other = trainer.fit(split.train, split.validation, betas=(0.0, 0.5, 0.0), keys=KEYS[::-1])
+    assert (other.losses[0] != fit.losses[0]).all()
+
+
+@pytest.mark.slow  # many steps
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "mse"])
+def test_the_largest_beta_leaves_less_of_x(method, split):
+    trainer = small_trainer(method, steps=300)
+    betas = METHODS[method].betas[0], METHODS[method].betas[-1]
+    fit = trainer.fit(split.train, split.validation, betas=betas, keys=KEYS)
+    kept = measure(fit.params, split.train, KEYS, model=trainer.model)["information"]
+    assert (kept[1] < 0.8 * kept[0]).all()

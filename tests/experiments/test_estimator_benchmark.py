@@ -70,6 +70,15 @@ def test_a_finished_directory_is_refused_and_resumed(finished, monkeypatch):
 
 
 @pytest.mark.slow  # a compilation for each
+def test_what_an_estimator_refuses_is_left_out_by_name(tmp_path):
+    """Canonical correlations of 25 + 25 columns want more than 50 rows."""
+    settings = {"tasks": ("dense-25x25",), "estimators": ("gaussian", "ksg_1"), "sizes": (40, 60), "num_seeds": 2}
+    cells = run(Config(directory=tmp_path, **settings))
+    assert list(cells) == [("ksg_1", "dense-25x25", 40), ("gaussian", "dense-25x25", 60), ("ksg_1", "dense-25x25", 60)]
+    left_out = "- left out: gaussian on dense-25x25 at N = 40: gaussian_mutual_information: x has 40 rows"
+    assert left_out in (tmp_path / "table.md").read_text()
+
+
 def test_every_estimator_gives_a_number_of_small_samples():
     runner = Runner(seed=1, num_seeds=2, critic_steps=2)
     x, y = runner.samples("normal-1x1", 40)
@@ -102,7 +111,8 @@ def test_families_hold_all_tasks():
     for task in TASKS:
         members.setdefault(family(task), []).append(task)
     assert {name: len(tasks) for name, tasks in members.items()} == {
-        "one-dimensional": 10,
+        "one-dimensional": 9,
+        "a curve in the plane": 1,
         "normal, 2x2 to 5x5": 6,
         "normal, 25x25 and 50x50": 3,
         "Student-t": 9,
