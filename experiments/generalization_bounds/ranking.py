@@ -10,7 +10,10 @@ from jaxdiv.checks import check_integer, fail
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
-    return np.sign(values[:, None] - values[None, :])
+    """Of all differences, where infinite values are ties: an upper bound is infinite if a class has one image."""
+    if np.isnan(values).any():
+        raise fail("rank_correlations", "x or y", "has NaN", "numbers, which may be infinite")
+    return (values[:, None] > values[None, :]).astype(np.float64) - (values[:, None] < values[None, :])
 
 
 def rank_correlations(x: Any, y: Any, weights: Any = None) -> dict[str, np.ndarray]:
@@ -118,7 +121,8 @@ def granulated_deviation(knobs: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Standard deviation of `granulated_kendall` by knob, had the measure nothing to do with the gap, and no ties.
 
     Of n samples in random order Kendall's coefficient has variance 2 (2 n + 5) / (9 n (n - 1)); the groups' average
-    divides it by their number, as if they were independent. NaN for a knob of a single value.
+    divides it by their number, as if they were independent. They are not where all share the same few training sets or
+    seeds: the coefficient of such a knob may then move as far as that of a single group. NaN for a knob of one value.
 
     >>> found = granulated_deviation([{"a": a, "b": b} for a in (0, 1) for b in (0, 1)])
     >>> round(found["a"] ** 2, 6)  # two pairs, each +-1

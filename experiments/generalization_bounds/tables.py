@@ -69,7 +69,7 @@ def format_ranking(rankings: dict[str, Ranking], gap: str, knobs_per_network: li
         lines.append("| " + " | ".join(cells) + " |")
     chance = granulated_deviation(knobs_per_network)
     cells = [f"± {chance[k]:.2f}" if np.isfinite(chance.get(k, np.nan)) else "" for k in knobs]
-    lines.append("| " + " | ".join(["no relation", "", "", "", "", "", "", *cells]) + " |")
+    lines.append("| " + " | ".join(["no relation, if groups were independent", "", "", "", "", "", "", *cells]) + " |")
     return "\n".join(lines)
 
 

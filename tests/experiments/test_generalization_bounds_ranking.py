@@ -63,6 +63,11 @@ def test_the_interval_covers_a_known_correlation():
 def test_a_constant_has_no_correlation():
     found = rank_correlations([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])
     assert np.isnan(found["spearman"]) and np.isnan(found["kendall"])
+    assert np.isnan(rank_correlations([np.inf, np.inf], [1.0, 2.0])["kendall"])
+    x = [np.inf, 1.0, np.inf, -np.inf]
+    assert rank_correlations(x, range(4))["kendall"] == pytest.approx(
+        stats.kendalltau([9, 1, 9, 0], range(4)).statistic
+    )
     assert np.isnan(interval(np.full(4, np.nan))).all()
     assert interval(np.array([np.nan, *np.arange(101.0)])) == (2.5, 97.5)
 
@@ -109,6 +114,7 @@ def test_partial_spearman_sees_through_a_common_cause():
     ("call", "message"),
     [
         (lambda: rank_correlations([1.0, 2.0], [1.0]), r"rank_correlations: y has shape \(1,\)"),
+        (lambda: rank_correlations([1.0, np.nan], [1.0, 2.0]), "rank_correlations: x or y has NaN"),
         (lambda: rank_correlations([1.0], [1.0]), "rank_correlations: y has shape"),
         (lambda: rank_correlations([1.0, 2.0], [1.0, 2.0], [1.0]), r"weights has shape \(1,\)"),
         (lambda: bootstrap_weights([1, 2], resamples=0, seed=0), "bootstrap_weights: resamples is 0"),
@@ -150,7 +156,7 @@ def test_tables_say_what_ranks_and_what_is_saturated():
     table = format_ranking(rankings, "loss gap", knobs)
     assert "| follows | +1.00 | +1.00 to +1.00 | +1.00 to +1.00 | +1.00 | +1.00 |" in table
     assert "| same |  |  |  |  |  |  |  | +0.00 | +0.00 |  | +0.00 | +0.00 |" in table
-    assert "| no relation |  |  |  |  |  |  |  | ± 0.50 | ± 0.50 |  | ± 0.50 |  |" in table
+    assert "| no relation, if groups were independent |  |  |  |  |  |  |  | ± 0.50 | ± 0.50 |  | ± 0.50 |  |" in table
     assert "| 2 | 0.0 | 1.050 | 3.175 | 2.125 | 0.100 | 0.312 | 0.213 | 100% | 0% |" in format_settings(networks)
     lines = format_layers(networks).splitlines()
     assert "| 2 | 1 | 2.50 | 3.00 | 50% | 9.00 | 1.00 | +0.87 |  |" in lines  # two values of lower against eight gaps
