@@ -82,7 +82,9 @@ def _equal(cells, config, present, measure, label):
         if len(METHODS[method].betas) > 1
     ]
     header = ["set", "method", *(f"r = {r:g}" for r in config.compressions)]
-    title = f"Test RMSE at equal compression, r by {label}; empty where a split does not reach it"
+    title = (
+        f"Test RMSE at compression r (more, where that errs less), r by {label}; empty where a split does not reach it"
+    )
     return _table(title, header, rows) if rows else ""
 
 

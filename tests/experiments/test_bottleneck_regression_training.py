@@ -42,10 +42,10 @@ def test_the_loss_falls(cs):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_lowers_its_loss(method, split):
     trainer = small_trainer(method, steps=90)
-    betas = METHODS[method].betas[-2:]
+    betas = METHODS[method].betas[:2]
     fit = trainer.fit(split.train, split.validation, betas=betas, keys=KEYS)
     assert np.isfinite(fit.losses).all() and fit.losses.shape == (30, len(betas), 2)
-    assert (fit.losses[-1] < fit.losses[0]).all()
+    assert (fit.losses[-5:].mean(axis=0) < fit.losses[0]).all()  # pairwise terms move from batch to batch
 
 
 def test_models_side_by_side_are_those_trained_alone(cs, split):
