@@ -145,7 +145,7 @@ case(
     key=keys(),
     num_projections=integers(4, 0, -1),
     dim=integers(1, 0, -1, 3),
-    base=choices("gaussian", "KSG"),
+    base=choices("ksg", "KSG"),
     k=K,
     tile=TILE,
 )
