@@ -11,7 +11,6 @@ choose epochs, betas and the weights between them; test rows are measured once, 
 
 import dataclasses
 import json
-import sys
 import time
 
 from tqdm import tqdm
@@ -23,6 +22,7 @@ from experiments.bottleneck_regression.methods import METHODS
 from experiments.bottleneck_regression.plots import save_picture
 from experiments.bottleneck_regression.splits import stack_splits
 from experiments.bottleneck_regression.tables import format_tables
+from experiments.command_line import run_command
 from jaxdiv.checks import fail
 
 
@@ -66,17 +66,8 @@ def run(config: Config) -> Cells:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 for Ctrl-C."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.bottleneck_regression.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on after the last finished cell", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(Config, run, description=__doc__, interrupted="--resume goes on after the last finished cell")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ the tables are printed.
 import dataclasses
 import itertools
 import json
-import sys
 import time
 from typing import Any
 
 from tqdm import tqdm
 
+from experiments.command_line import run_command
 from experiments.estimator_benchmark.cells import Runner, in_scope, name_of, read_cells, write_cells
 from experiments.estimator_benchmark.config import Config
 from experiments.estimator_benchmark.estimators import ESTIMATORS
@@ -70,17 +70,8 @@ def run(config: Config) -> Cells:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 for Ctrl-C."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.estimator_benchmark.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on after the last finished cell", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(Config, run, description=__doc__, interrupted="--resume goes on after the last finished cell")
 
 
 if __name__ == "__main__":

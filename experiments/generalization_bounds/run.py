@@ -13,12 +13,12 @@ pictures, and prints the tables.
 
 import dataclasses
 import json
-import sys
 import time
 from typing import Any
 
 from tqdm import tqdm
 
+from experiments.command_line import run_command
 from experiments.generalization_bounds.config import Config
 from experiments.generalization_bounds.digits import load_digits
 from experiments.generalization_bounds.known_tables import Row, format_known, known_rows, violations
@@ -68,17 +68,8 @@ def run(config: Config) -> tuple[list[Network], list[Row]]:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 for Ctrl-C."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.generalization_bounds.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(Config, run, description=__doc__, interrupted="the directory has the networks so far")
 
 
 if __name__ == "__main__":

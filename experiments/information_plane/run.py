@@ -13,7 +13,6 @@ written for every snapshot of a network; tables and pictures are in bits.
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +21,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.command_line import run_command
 from experiments.information_plane.autoencoder import fit_autoencoder
 from experiments.information_plane.config import Config
 from experiments.information_plane.measure import (
@@ -154,17 +154,8 @@ def run(config: Config) -> list[Record]:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 for Ctrl-C."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.information_plane.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        print("interrupted; the snapshots measured so far are in the run's directory", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(Config, run, description=__doc__, interrupted="the directory has the snapshots so far")
 
 
 if __name__ == "__main__":

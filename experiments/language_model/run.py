@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.command_line import run_command
 from experiments.language_model.config import MAX_PROMPT, Config
 from experiments.language_model.learner import Evaluator, State, apply_of, bits, create_state, make_step
 from experiments.language_model.optimizers import build_optimizer, state_bytes, warmup_decay
@@ -237,17 +238,14 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 and 143 for Ctrl-C and SIGTERM."""
-    import tyro  # here, since a machine that only trains need not have it
-
-    config = tyro.cli(Config, prog="python -m experiments.language_model.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:  # outside the training loops, which save first and leave by SystemExit
-        say("interrupted; --resume goes on from the last checkpoint")
-        sys.exit(130)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(
+        Config,
+        run,
+        description=__doc__,
+        interrupted="--resume goes on from the last checkpoint",
+        errors=(ValueError, OSError, CheckpointError),
+    )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ table and picture into one folder and prints the table.
 
 import dataclasses
 import json
-import sys
 import time
 from typing import Any
 
 import numpy as np
 
+from experiments.command_line import run_command
 from experiments.monge_map.config import Config
 from experiments.monge_map.fit import Task, apply_map, fit_map
 from experiments.monge_map.plots import save_picture
@@ -72,17 +72,14 @@ def format_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 and 143 for Ctrl-C and SIGTERM."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.monge_map.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:  # outside the training loops, which save first and leave by SystemExit
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(
+        Config,
+        run,
+        description=__doc__,
+        interrupted="--resume goes on from the last checkpoint",
+        errors=(ValueError, OSError, CheckpointError),
+    )
 
 
 if __name__ == "__main__":

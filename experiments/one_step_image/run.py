@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.command_line import run_command
 from experiments.one_step_image.config import Config
 from experiments.one_step_image.control import regress
 from experiments.one_step_image.evaluation import Judge, fixed_latents, format_table, timed_samples
@@ -136,17 +137,14 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 and 143 for Ctrl-C and SIGTERM."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.one_step_image.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:  # outside the training loops, which save first and leave by SystemExit
-        say("interrupted; --resume goes on from the last checkpoint")
-        sys.exit(130)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(
+        Config,
+        run,
+        description=__doc__,
+        interrupted="--resume goes on from the last checkpoint",
+        errors=(ValueError, OSError, CheckpointError),
+    )
 
 
 if __name__ == "__main__":

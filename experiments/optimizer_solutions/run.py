@@ -11,7 +11,6 @@ and prints the table. Nothing is resumed, as a run takes minutes.
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.command_line import run_command
 from experiments.one_step_image.images import Images, load_images
 from experiments.optimizer_solutions.config import Config
 from experiments.optimizer_solutions.learn import Outcome, make_learner
@@ -219,17 +219,8 @@ def compare(rows: dict[str, Any], name: str, other: str, key: str) -> str:
 
 
 def main() -> None:
-    """The command line: status 1 and one line for what is wrong, 130 for Ctrl-C."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.optimizer_solutions.run", description=__doc__)
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        print("interrupted; nothing is written before the end", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """The command line."""
+    run_command(Config, run, description=__doc__, interrupted="nothing is written before the end")
 
 
 if __name__ == "__main__":
