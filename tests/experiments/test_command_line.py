@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from experiments.command_line import run_command
+from experiments.monge_map import config as monge_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,12 @@ def test_settings_reach_the_experiment(monkeypatch):
 
 
 def test_help_names_the_command(monkeypatch, capsys):
-    monkeypatch.setattr(Config, "__module__", "experiments.some_name.config")
+    monkeypatch.setattr(sys, "argv", ["run", "--help"])
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, print, "--help")
+        run_command(monge_map.Config, print, description="What it does.", interrupted="")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert "python -m experiments.some_name.run" in shown and "What it does." in shown and "Of something." in shown
+    assert "python -m experiments.monge_map.run" in shown and "What it does." in shown and "--seed" in shown
 
 
 def raising(error):
