@@ -79,6 +79,7 @@ def test_what_an_estimator_refuses_is_left_out_by_name(tmp_path):
     assert left_out in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_estimator_gives_a_number_of_small_samples():
     runner = Runner(seed=1, num_seeds=2, critic_steps=2)
     x, y = runner.samples("normal-1x1", 40)

@@ -158,7 +158,7 @@ def test_a_critic_may_return_what_its_bound_takes():
         ({"critic": lambda x: x}, "critic is"),
         ({"optimizer": 0.1}, "optimizer is 0.1"),
         ({"num_folds": 2}, "num_folds is 2"),
-        ({"num_folds": 60}, "rows of x per fold is 1"),
+        ({"num_folds": 60}, "num_folds is 60; expected at most half of the 100 rows of x"),
         ({"num_rotations": 6}, "num_rotations is 6"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"eval_batch_size": 1}, "eval_batch_size is 1"),
