@@ -16,6 +16,7 @@ from experiments.bottleneck_regression.measure import Measures, attacked_rmse, m
 from experiments.bottleneck_regression.methods import METHODS
 from experiments.bottleneck_regression.splits import Split
 from experiments.bottleneck_regression.train import Trainer
+from experiments.json_lines import read_json_lines, write_json_lines
 
 Cell = dict[str, Any]
 Cells = dict[tuple[str, str], Cell]
@@ -86,17 +87,11 @@ def _plain(values: Measures) -> dict[str, list]:
 
 def read_cells(path: Path, config: Config) -> Cells:
     """Finished cells that were made with these settings; not a last line that an interruption cut off."""
-    cells = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            cell = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if cell["settings"] == settings_of(config):
-            cells[cell["data"], cell["method"]] = cell
-    return cells
+    settings = settings_of(config)
+    cells = read_json_lines(path)
+    return {(cell["data"], cell["method"]): cell for cell in cells if cell["settings"] == settings}
 
 
 def write_cells(path: Path, cells: Cells) -> None:
     """The whole file anew, for a run that goes on."""
-    path.write_text("".join(json.dumps(cell) + "\n" for cell in cells.values()), encoding="utf-8")
+    write_json_lines(path, cells.values())

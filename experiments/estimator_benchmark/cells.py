@@ -1,7 +1,6 @@
 """One cell of the benchmark: an estimator, a task and a number of samples; and the file of finished cells."""
 
 import functools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.estimator_benchmark.estimators import ESTIMATORS
+from experiments.json_lines import read_json_lines, write_json_lines
 from jaxdiv.information import TASKS
 from jaxdiv.typing import Array
 
@@ -78,17 +78,10 @@ def name_of(cell: Cell) -> tuple[str, str, int]:
 
 def read_cells(path: Path, settings: dict[str, Any]) -> dict[tuple[str, str, int], Cell]:
     """Finished cells that were made with these settings; not a last line that an interruption cut off."""
-    cells = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            cell = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if all(cell[name] == value for name, value in settings.items()):
-            cells[name_of(cell)] = cell
-    return cells
+    cells = read_json_lines(path)
+    return {name_of(cell): cell for cell in cells if all(cell[name] == value for name, value in settings.items())}
 
 
 def write_cells(path: Path, cells: dict[tuple[str, str, int], Cell]) -> None:
     """The whole file anew, for a run that goes on."""
-    path.write_text("".join(json.dumps(cell) + "\n" for cell in cells.values()), encoding="utf-8")
+    write_json_lines(path, cells.values())

@@ -1,0 +1,22 @@
+"""Files of one JSON value per line, which an interrupted run leaves readable."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a file, or none where there is no file; without a line that an interruption cut off."""
+    values = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return values
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """The whole file anew, for a run that goes on."""
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
