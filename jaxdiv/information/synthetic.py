@@ -67,7 +67,7 @@ def _normal(name: str, covariance: np.ndarray, dim_x: int) -> Task:
     log_x, log_y, log_joint = (np.linalg.slogdet(part)[1] for part in parts)
 
     def sample(key, num):
-        joint = jax.random.normal(key, (num, len(factor))) @ factor.T
+        joint = jnp.matmul(jax.random.normal(key, (num, len(factor))), factor.T, precision="highest")
         return joint[:, :dim_x], joint[:, dim_x:]
 
     return Task(name, sample, float(log_x + log_y - log_joint) / 2, (dim_x, len(factor) - dim_x))

@@ -10,6 +10,7 @@ from jaxdiv.information.arguments import label_array, paired_samples
 from jaxdiv.information.neighbors.pairs import (
     check_search,
     default_tile,
+    fits_kernels,
     fold_strides,
     map_tiles,
     space_distances,
@@ -116,4 +117,8 @@ def count_within(
     radius = radius.astype(jnp.promote_types(x.dtype, radius.dtype))
     if x.shape[1] == 1:
         return _count_sorted(x[:, 0], radius, marks, strict)
+    if marks is None and radius.dtype == x.dtype and fits_kernels(x.dtype, x.shape[1], norm):
+        from jaxdiv.information.neighbors.kernels import count_others  # Pallas: half a second
+
+        return count_others(x, radius, strict)
     return _count_all(x, radius, marks, norm, strict, tile)

@@ -18,6 +18,8 @@ NORMS = ("chebyshev", "euclidean")
 _UNROLL = 8
 _BODY = 16
 _LONG = 64
+# For the kernels on a GPU: more neighbours leave the registers, more features make long programs.
+_MAX_NEIGHBORS, _MAX_FEATURES = 8, 64
 
 
 def check_search(function: str, norm: Any, tile: Any) -> None:
@@ -96,3 +98,10 @@ def default_tile(width: int) -> int:
     """Rows whose [tile, width] blocks stay in a CPU's cache, or keep an accelerator busy."""
     entries = 2**15 if jax.default_backend() == "cpu" else 2**24
     return max(8, entries // width)
+
+
+def fits_kernels(dtype: Any, num_features: int, norm: str, k: int = 1) -> bool:
+    """`kernels` does this call, and there is one GPU: over several, XLA's passes follow the arrays' sharding."""
+    if jax.default_backend() != "gpu" or jax.device_count() > 1:
+        return False
+    return norm == "chebyshev" and dtype == jnp.float32 and num_features <= _MAX_FEATURES and k <= _MAX_NEIGHBORS
