@@ -1,5 +1,6 @@
 """Tables of bias and spread, and their picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,11 @@ from jaxdiv.information import TASKS
 plt.switch_backend("Agg")
 
 Cells = dict[tuple[str, str, int], Cell]
+# The second for bounds that a single sample far out can send anywhere.
+SUMMARIES: dict[str, Callable[[np.ndarray], np.floating]] = {
+    "Root mean squared error": lambda errors: np.sqrt(np.mean(np.square(errors))),
+    "Median absolute error": np.median,
+}
 
 
 def bias_and_spread(cell: Cell) -> tuple[float, float]:
@@ -39,7 +45,7 @@ def family(task: str) -> str:
 
 
 def format_tables(cells: Cells, *, tasks: list[str], estimators: list[str], sizes: list[int]) -> str:
-    """Markdown: at each size a table of tasks by estimators, then the mean error by family of tasks, then the time."""
+    """Markdown: at each size a table of tasks by estimators, then errors by family of tasks, then the time."""
     parts = []
     header = "| " + " | ".join(estimators) + " |"
     for size in sizes:
@@ -51,14 +57,15 @@ def format_tables(cells: Cells, *, tasks: list[str], estimators: list[str], size
         parts.append("\n".join(lines))
 
     families = list(dict.fromkeys(family(task) for task in tasks))
-    lines = ["Root mean squared error over tasks and seeds, nats", "", f"| tasks | N {header}"]
-    lines.append("|---" * (len(estimators) + 2) + "|")
-    for name in families:
-        members = [task for task in tasks if family(task) == name]
-        for size in sizes:
-            row = [_rmse_text([cells.get((estimator, task, size)) for task in members]) for estimator in estimators]
-            lines.append(f"| {name} | {size} | " + " | ".join(row) + " |")
-    parts.append("\n".join(lines))
+    for title, summary in SUMMARIES.items():
+        lines = [f"{title} over tasks and seeds, nats", "", f"| tasks | N {header}"]
+        lines.append("|---" * (len(estimators) + 2) + "|")
+        for name in families:
+            members = [task for task in tasks if family(task) == name]
+            for size in sizes:
+                found = [[cells.get((estimator, task, size)) for task in members] for estimator in estimators]
+                lines.append(f"| {name} | {size} | " + " | ".join(_error_text(row, summary) for row in found) + " |")
+        parts.append("\n".join(lines))
 
     lines = ["Seconds per estimate, compiled, the median over tasks", "", f"| N {header}"]
     lines.append("|---" * (len(estimators) + 1) + "|")
@@ -79,10 +86,10 @@ def _cell_text(cell: Cell | None) -> str:
     return f"{bias:+.3f} ± {spread:.3f}"
 
 
-def _rmse_text(members: list[Cell | None]) -> str:
+def _error_text(members: list[Cell | None], summary: Callable[[np.ndarray], np.floating]) -> str:
     """Empty unless the estimator ran on every task of the family, so that columns stay comparable."""
     errors = [np.array(cell["values"], np.float64) - cell["truth"] for cell in members if cell is not None]
-    return f"{np.sqrt(np.mean(np.square(errors))):.3f}" if len(errors) == len(members) else ""
+    return f"{summary(np.abs(errors)):.3f}" if len(errors) == len(members) else ""
 
 
 def save_picture(path: Path, cells: Cells, *, tasks: list[str], estimators: list[str], sizes: list[int]) -> None:

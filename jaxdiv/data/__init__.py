@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxdiv.data.cifar10 import read_cifar10
 from jaxdiv.data.order import epoch_order
 from jaxdiv.data.pipeline import Batch, BatchSource, load_batches
 from jaxdiv.data.sources import (
@@ -43,6 +44,7 @@ __all__ = [
     "load_split",
     "prepare_dataset",
     "prepare_digits",
+    "read_cifar10",
     "scale_images",
     "to_arrays",
     "unscale_images",

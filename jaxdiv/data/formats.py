@@ -1,9 +1,12 @@
-"""Readers of the files that ``jaxdiv.data.prepare`` starts from: the xz form of CIFAR-10, and idx files.
+"""Readers of the files that ``jaxdiv.data.prepare`` starts from: two forms of CIFAR-10, and idx files.
 
 The xz form of CIFAR-10 is a folder with a ``manifest.json`` and a ``labels.npz``, and per shard one ``NAME.xz``.
 A shard is an LZMA stream of bytes ``[3, N, 32, 32]``: the planes G, R-G+128 and B-G+128 (mod 256), each pixel the
 zigzag-coded residual of the LOCO-I predictor (Weinberger, Seroussi, Sapiro, IEEE Trans. Image Process. 9(8), 2000,
 eq. 1). The manifest has for each shard the count ``n`` and ``sha256_pixels``, of the decoded uint8 NHWC RGB bytes.
+
+The binary form is the one that its authors publish for C programs: ``data_batch_1.bin`` to ``data_batch_5.bin`` and
+``test_batch.bin``, records of a label byte and the planes R, G, B of 32 x 32 bytes.
 """
 
 import gzip
@@ -13,6 +16,7 @@ import lzma
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ import numpy as np
 Arrays = tuple[np.ndarray, np.ndarray]
 
 _SIDE = 32
+_BINARY_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 
 
 def decode_residuals(data: bytes) -> np.ndarray:
@@ -55,11 +60,14 @@ def decode_residuals(data: bytes) -> np.ndarray:
 
 
 def read_cifar10(directory: str | os.PathLike[str], *, shards: Sequence[str] | None = None) -> dict[str, Arrays]:
-    """Decode shards of the xz form and check each against the manifest.
+    """Decode shards of the xz form and check each against the manifest; or read the binary form, if that is there.
+
+    Shards are decoded in threads, one for each processor: lzma and numpy let others run meanwhile.
 
     Args:
-      directory: the folder with ``manifest.json``, ``labels.npz`` and the ``NAME.xz``.
+      directory: the folder with ``manifest.json``, ``labels.npz`` and the ``NAME.xz``; or with ``data_batch_1.bin``.
       shards: names of the shards to read, None for all of the manifest. Those that begin with ``train`` are joined.
+        The binary form has none.
 
     Returns:
       Per split (``train``, ``test``) images uint8 ``[N, 32, 32, 3]`` and labels int32 ``[N]``.
@@ -69,6 +77,10 @@ def read_cifar10(directory: str | os.PathLike[str], *, shards: Sequence[str] | N
       ValueError: a shard is not in the manifest, is damaged, or its pixels do not have the manifest's sha256.
     """
     directory = Path(directory)
+    if not (directory / "manifest.json").exists() and (directory / _BINARY_FILES["train"][0]).exists():
+        if shards is not None:
+            raise ValueError(f"read_cifar10: shards is {list(shards)}; expected None: {directory} has the binary form")
+        return _read_binary(directory)
     manifest = json.loads((directory / "manifest.json").read_text())
     names = list(manifest) if shards is None else list(shards)
     if unknown := [name for name in names if name not in manifest]:
@@ -77,7 +89,9 @@ def read_cifar10(directory: str | os.PathLike[str], *, shards: Sequence[str] | N
         labels = {name: archive[name].astype(np.int32) for name in names}
     if missing := [name for name in names if not (directory / f"{name}.xz").is_file()]:
         raise FileNotFoundError(f"read_cifar10: {missing} are not in {directory}; name the shards that are (--shards)")
-    images = {name: _read_shard(directory / f"{name}.xz", manifest[name]) for name in names}
+    with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1))) as pool:
+        read = pool.map(lambda name: _read_shard(directory / f"{name}.xz", manifest[name]), names)
+        images = dict(zip(names, read, strict=True))
     for name in names:
         if labels[name].shape != (len(images[name]),):
             raise ValueError(
@@ -103,6 +117,23 @@ def _read_shard(path: Path, entry: Mapping[str, object]) -> np.ndarray:
             f"{entry['sha256_pixels']} (manifest.json)"
         )
     return images
+
+
+def _read_binary(directory: Path) -> dict[str, Arrays]:
+    size, splits = 1 + 3 * _SIDE * _SIDE, {}
+    for split, names in _BINARY_FILES.items():
+        if missing := [name for name in names if not (directory / name).is_file()]:
+            raise FileNotFoundError(f"read_cifar10: {missing} are not in {directory}")
+        data = [np.fromfile(directory / name, np.uint8) for name in names]
+        for name, values in zip(names, data, strict=True):
+            if values.size == 0 or values.size % size or values[::size].max() > 9:
+                raise ValueError(
+                    f"read_cifar10: {directory / name} is not records of a label from 0 to 9 and 3072 bytes"
+                )
+        records = np.concatenate(data).reshape(-1, size)
+        images = records[:, 1:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+        splits[split] = (np.ascontiguousarray(images), records[:, 0].astype(np.int32))
+    return splits
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 * ``digits``: needs no ``--from``, and is prepared on first use anyway.
 * ``mnist``, ``fashion_mnist``: a folder with the four idx files.
-* ``cifar10``: a folder with the shards that ``jaxdiv.data.formats`` describes; ``--shards train0 test`` takes some.
+* ``cifar10``: a folder in one of the two forms that ``jaxdiv.data.formats`` describes: the published binary files, or
+  xz shards, of which ``--shards train0 test`` takes some.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from jaxdiv.networks.functional import ApplyFn, functional
 from jaxdiv.networks.heads import ConvHead, MLPHead, feature_shapes
 from jaxdiv.networks.layers import default_compute_dtype
 from jaxdiv.networks.mlp import MLPConfig, MLPDenoiser
+from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.networks.unet import UNet
 from jaxdiv.networks.unet_config import UNetConfig, cifar10_edm, small_8x8
 
@@ -40,6 +41,7 @@ __all__ = [
     "init_balance",
     "init_cache",
     "load_edm_weights",
+    "read_state_dict",
     "small_8x8",
     "update_balance",
 ]

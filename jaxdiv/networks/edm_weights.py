@@ -1,4 +1,4 @@
-"""EDM state_dicts, stored as plain arrays, into the U-Net's parameters.
+"""EDM state_dicts into the U-Net's parameters.
 
 The names are those of the public EDM code (Karras et al., arXiv 2206.00364, ``SongUNet`` inside ``EDMPrecond``), the
 layouts PyTorch's: convolutions [out, in, height, width], dense layers [out, in].
@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxdiv.checks import fail
+from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.networks.unet import UNet
 from jaxdiv.networks.unet_config import UNetConfig
 from jaxdiv.typing import PyTree
@@ -115,23 +116,30 @@ def convert_edm_state_dict(state_dict: dict[str, np.ndarray], config: UNetConfig
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
 
-def load_edm_weights(path: str | Path, config: UNetConfig | None = None) -> tuple[UNetConfig, PyTree]:
-    """Reads an EDM network stored as plain arrays (``.npz`` or ``.safetensors``); nothing in the file is executed.
+def load_edm_weights(
+    path: str | Path, config: UNetConfig | None = None, *, key: str | None = None
+) -> tuple[UNetConfig, PyTree]:
+    """Reads an EDM network's state_dict (``.npz``, ``.safetensors``, ``.pth``, ``.pt``); nothing in it is executed.
+
+    EDM's published ``.pkl`` files are refused: unpickling one runs the network's source code, which is stored inside.
+    Where that is trusted, EDM's own code makes a file that is read here:
+    ``torch.save(pickle.load(file)["ema"].state_dict(), "weights.pth")``.
 
     Args:
         path: the weights.
         config: sizes of the network; None reads ``EDMPrecond``'s arguments from ``config.json`` beside the file.
+        key: where the state_dict is one of several things in a ``.pth`` or ``.pt`` file, its key.
 
     Returns:
         config: the sizes used, to build ``UNet(config)`` with.
         params: parameters for the ``apply_fn`` of ``functional(UNet(config))``, float32.
 
     Raises:
-        ValueError: no such file or config, another file type or architecture, or names and shapes that do not fit.
+        ValueError: what `read_state_dict` refuses, no config, another architecture, or names and shapes that do not
+            fit.
     """
     path = Path(path)
-    if not path.is_file():
-        raise fail(_FUNCTION, "path", f"is {str(path)!r}, which is no file", "an .npz or .safetensors file")
+    state_dict = read_state_dict(path, key=key)
     if config is None:
         settings = path.with_name("config.json")
         if not settings.is_file():
@@ -140,29 +148,4 @@ def load_edm_weights(path: str | Path, config: UNetConfig | None = None) -> tupl
         if "EDMPrecond" not in stored:
             raise fail(_FUNCTION, "config", f"is None and {str(settings)!r} lacks 'EDMPrecond'", "a UNetConfig")
         config = config_from_edm(stored["EDMPrecond"])
-    return config, convert_edm_state_dict(_read_arrays(path), config)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    raise fail(_FUNCTION, "path", f"ends in {path.suffix!r}", "'.npz' or '.safetensors'")
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The format is a little-endian length, a JSON header of that length, and the arrays' bytes."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
-    arrays = {}
-    for name, entry in json.loads(data[8:start]).items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in dtypes:
-            raise fail(_FUNCTION, "path", f"has {name} of dtype {entry['dtype']}", "one of " + ", ".join(dtypes))
-        begin, end = (start + offset for offset in entry["data_offsets"])
-        arrays[name] = np.frombuffer(data[begin:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
+    return config, convert_edm_state_dict(state_dict, config)

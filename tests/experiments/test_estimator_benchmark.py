@@ -104,6 +104,7 @@ def test_tables_hold_bias_spread_and_errors_of_families():
     assert "| normal-1x1 | 0.413 | +0.200 ± 0.141 | +0.000 ± 0.000 |" in table
     assert "| additive-0.1 | 1.709 | +0.000 ± 0.000 |  |" in table
     assert "| one-dimensional | 100 | 0.158 |  |" in table  # sqrt((0.1^2 + 0.3^2) / 4); ksg_2 lacks a task
+    assert "| one-dimensional | 100 | 0.050 |  |" in table  # the median of 0, 0, 0.1 and 0.3
     assert "| 100 | 0.25 | 0.25 |" in table
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxdiv.networks import UNet, config_from_edm, convert_edm_state_dict, functional, load_edm_weights
 from tests.networks.edm_oracle import edm_denoise, random_state_dict
+from tests.networks.torch_writer import Saved, write_pth
 
 NET = {
     "img_resolution": 4,
@@ -110,10 +111,12 @@ def test_every_misfit_is_listed():
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pth", "pt"])
 def test_load_infers_the_config(folder, suffix):
     state = random_state_dict(NET, seed=0)
     path = folder / f"weights.{suffix}"
+    if suffix in ("pth", "pt"):
+        write_pth(path, state, legacy=suffix == "pt")
     if suffix == "safetensors":
         state = {name: value.astype(jnp.bfloat16) for name, value in state.items()}
         write_safetensors(path, state)
@@ -130,15 +133,23 @@ def test_load_takes_a_config(folder):
         load_edm_weights(folder / "weights.npz")
 
 
+def test_load_takes_a_key(folder):
+    state, saved = random_state_dict(NET, seed=0), Saved()
+    saved.write(folder / "weights.pth", {"step": 1, "ema": saved.tensors(state)})
+    _, params = load_edm_weights(folder / "weights.pth", key="ema")
+    jax.tree.map(np.testing.assert_array_equal, params, convert_edm_state_dict(state, CONFIG))
+    with pytest.raises(ValueError, match=r"\['ema'\] are state_dicts"):
+        load_edm_weights(folder / "weights.pth")
+
+
 def test_load_refuses_what_it_cannot_read(folder):
     with pytest.raises(ValueError, match="which is no file"):
         load_edm_weights(folder / "absent.npz")
-    (folder / "weights.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match="ends in '.pth'"):
-        load_edm_weights(folder / "weights.pth")
-    header = json.dumps({"a": {"dtype": "I64", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    with pytest.raises(ValueError, match="a pickle, which executes code stored in the file"):
+        load_edm_weights(folder / "edm-cifar10-32x32-uncond-vp.pkl")
+    header = json.dumps({"a": {"dtype": "F4", "shape": [0], "data_offsets": [0, 0]}}).encode()
     (folder / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(ValueError, match="a of dtype I64"):
+    with pytest.raises(ValueError, match="dtype F4"):
         load_edm_weights(folder / "weights.safetensors")
     (folder / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="lacks 'EDMPrecond'"):
