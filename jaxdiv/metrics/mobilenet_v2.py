@@ -5,8 +5,8 @@ The weights are an ``.npz`` with batch normalisation folded in, convolutions ``[
 are found from the shapes; the 17 blocks and their strides are fixed.
 """
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxdiv import checks
 from jaxdiv.metrics.pixels import float_pixels
+from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.typing import Array, ArrayLike
 
 _SIDE = 224
@@ -51,19 +52,16 @@ class MobileNetV2(NamedTuple):
     """To 1001 classes."""
 
 
-def load_mobilenet_v2(path: str | os.PathLike[str]) -> MobileNetV2:
+def load_mobilenet_v2(path: str | Path) -> MobileNetV2:
     """Read the weights.
 
     Args:
-        path: An ``.npz`` as the module describes it. Pickles are refused.
+        path: An ``.npz`` as the module describes it. ``read_state_dict`` reads it: pickles are refused.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A parameter is missing or has another shape, or some are left over.
+        ValueError: There is no such file, it cannot be read, or parameters are missing, left over or of another shape.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    return mobilenet_v2_of_arrays(arrays)
+    return mobilenet_v2_of_arrays(read_state_dict(path))
 
 
 def mobilenet_v2_of_arrays(arrays: Mapping[str, np.ndarray]) -> MobileNetV2:

@@ -5,8 +5,8 @@ as the Python package akamaster/pytorch_resnet_cifar10 trains them. Batch normal
 convolutions when they are loaded, so that the network is convolutions, sums and ReLUs.
 """
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxdiv import checks
 from jaxdiv.metrics.pixels import float_pixels
+from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.typing import Array, ArrayLike
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -50,24 +51,22 @@ class ResNetCifar(NamedTuple):
         return 2 * sum(len(blocks) for blocks in self.stages) + 2
 
 
-def load_resnet_cifar(path: str | os.PathLike[str]) -> ResNetCifar:
+def load_resnet_cifar(path: str | Path) -> ResNetCifar:
     """Read the weights and fold each batch normalisation into the convolution before it.
 
     The fold is ``kernel * s`` and ``beta - mean * s`` with ``s = gamma / sqrt(var + 1e-5)``, computed in float64.
 
     Args:
-        path: An ``.npz`` with the PyTorch network's names, convolutions ``[C_out, C_in, 3, 3]``. Pickles are refused.
+        path: An ``.npz`` with the PyTorch network's names, convolutions ``[C_out, C_in, 3, 3]``.
+            ``read_state_dict`` reads it, so other types will do, and pickles are refused.
 
     Returns:
         A :class:`ResNetCifar` in float32; its depth is found from the names.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A parameter is missing or has another shape, or some are left over.
+        ValueError: There is no such file, it cannot be read, or parameters are missing, left over or of another shape.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    return fold_resnet_cifar(arrays)
+    return fold_resnet_cifar(read_state_dict(path))
 
 
 def fold_resnet_cifar(arrays: Mapping[str, np.ndarray]) -> ResNetCifar:
