@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxdiv.data import read_cifar10
+from jaxdiv.data import dataset_info, read_cifar10
 from jaxdiv.metrics import (
     embed_images,
     find_nearest,
@@ -30,7 +30,7 @@ from jaxdiv.metrics import (
     resnet_cifar_features,
 )
 
-NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NAMES = dataset_info("cifar10").label_names
 # ImageNet's classes (counted from 0, without the background) that show what a CIFAR-10 class shows.
 ROAD = (407, 436, 468, 511, 555, 569, 575, 609, 627, 654, 656, 661, 675,
         717, 734, 751, 757, 779, 817, 829, 864, 867)  # fmt: skip
