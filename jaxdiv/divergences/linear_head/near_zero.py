@@ -27,7 +27,8 @@ def coefficients(fn: Callable[..., np.ndarray], arguments: tuple[float, ...], or
     t = chebyshev.chebpts1(degree + 1)
     s = (t - 1.0) / 2.0
     table = chebyshev.cheb2poly(chebyshev.chebfit(t, fn(s, *arguments) / s**order, degree))
-    return tuple(float(c) for c in np.resize(table, degree + 1))
+    # numpy drops leading coefficients that are exactly zero.
+    return tuple(float(c) for c in np.pad(table, (0, degree + 1 - len(table))))
 
 
 def near_zero(
