@@ -73,11 +73,11 @@ def timed_samples(sample_fn: Callable[[PyTree, Array], Array], params: PyTree, z
     return samples, len(z) / (time.perf_counter() - start)
 
 
-def format_table(rows: dict[str, dict[str, Any]]) -> str:
-    """The rows as a Markdown table, which also reads well on a terminal."""
-    widths = {key: max(len(title), 8) for key, title in COLUMNS.items()}
+def format_table(rows: dict[str, dict[str, Any]], columns: dict[str, str] = COLUMNS) -> str:
+    """The rows as a Markdown table, which also reads well on a terminal; ``columns`` has titles by key."""
+    widths = {key: max(len(title), 8) for key, title in columns.items()}
     first = max(len(name) for name in rows)
-    lines = ["| " + " | ".join([" " * first, *(f"{COLUMNS[key]:>{width}}" for key, width in widths.items())]) + " |"]
+    lines = ["| " + " | ".join([" " * first, *(f"{columns[key]:>{width}}" for key, width in widths.items())]) + " |"]
     lines.append("|" + "|".join(["-" * (first + 2), *("-" * (width + 1) + ":" for width in widths.values())]) + "|")
     for name, row in rows.items():
         cells = [f"{_cell(row.get(key)):>{width}}" for key, width in widths.items()]

@@ -1,7 +1,7 @@
 """Teacher, fake score and student share one architecture; here it becomes the callables that the mathematics takes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,8 +45,10 @@ def build_denoiser(config: Config, shape: tuple[int, int, int], sigma_data: floa
     return Denoiser(diffusion.precondition(apply_fn, sigma_data=sigma_data), params, sigma_data, shape)
 
 
-def build_head(denoiser: Denoiser, *, seed: int) -> tuple[Callable[[PyTree, PyTree, Array], Array], PyTree]:
-    """A discriminator head on the network's features, and its parameters."""
+def build_head(
+    denoiser: Denoiser, *, seed: int, layers: Sequence[int] | None = None
+) -> tuple[Callable[[PyTree, PyTree, Array], Array], PyTree]:
+    """A discriminator head on the network's features (of a U-Net: on the chosen maps, or all), and its parameters."""
     image, sigma = jnp.zeros((1, *denoiser.shape)), jnp.ones(1)
     _, features = jax.eval_shape(partial(denoiser.denoise_fn, with_features=True), denoiser.params, image, sigma)
     shapes = networks.feature_shapes(features)
@@ -55,7 +57,7 @@ def build_head(denoiser: Denoiser, *, seed: int) -> tuple[Callable[[PyTree, PyTr
         # The middle and the last hidden state: all of them are more parameters and no better on digits.
         head = networks.MLPHead(shapes, layers=(len(shapes) // 2 - 1, -1), rngs=rngs)
     else:
-        head = networks.ConvHead(shapes, rngs=rngs)
+        head = networks.ConvHead(shapes, layers=layers, rngs=rngs)
     apply_fn, params = networks.functional(head)
     return (lambda params, features, sigma: apply_fn(params, features, jnp.log(sigma) / 4)), params
 
@@ -69,8 +71,8 @@ def build_student(denoiser: Denoiser, settings: StudentConfig) -> Callable[[PyTr
     return lambda params, z, labels: student_fn(params, jnp.where(kept, z, 0), labels)
 
 
-def distillation_networks(denoiser: Denoiser, head_fn: Callable | None, settings: StudentConfig) -> Networks:
-    """The callables of ``jaxdiv.distillation``."""
+def distillation_networks(denoiser: Denoiser, head_fn: Callable | None, student_fn: Callable) -> Networks:
+    """The callables of ``jaxdiv.distillation``: teacher and fake score are the denoiser, with features for a head."""
     with_features = head_fn is not None
 
     def score_fn(params: PyTree, x: Array, sigma: Array, labels: Array | None) -> tuple[Array, PyTree]:
@@ -78,7 +80,7 @@ def distillation_networks(denoiser: Denoiser, head_fn: Callable | None, settings
             return denoiser.denoise_fn(params, x, sigma, labels, with_features=True)
         return denoiser.denoise_fn(params, x, sigma, labels), ()
 
-    return Networks(build_student(denoiser, settings), score_fn, score_fn, head_fn)
+    return Networks(student_fn, score_fn, score_fn, head_fn)
 
 
 def chunked(fn: Callable[[Array], Array], inputs: Array, *, size: int = 1000) -> Array:

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.one_step_image.config import Config
 from experiments.one_step_image.images import Images
-from experiments.one_step_image.models import Denoiser, build_head, distillation_networks
+from experiments.one_step_image.models import Denoiser, build_head, build_student, distillation_networks
 from jaxdiv import data, distillation, training
 from jaxdiv.distillation import Batch, Info, Method, State
 from jaxdiv.typing import Array, PyTree
@@ -105,7 +105,7 @@ def distil(
     settings, method = config.distill, config.distillation_method
     library_config = distillation_config(config, images.shape, denoiser.sigma_data)
     head_fn, head = build_head(denoiser, seed=settings.seed) if method.needs_discriminator else (None, None)
-    networks = distillation_networks(denoiser, head_fn, settings)
+    networks = distillation_networks(denoiser, head_fn, build_student(denoiser, settings))
     mesh = training.data_mesh()
     teacher = training.replicate(teacher, mesh)
     update = partial(

@@ -19,12 +19,14 @@ from jaxdiv.typing import Array, PRNGKey, PyTree
 STEPS_PER_CALL = 50
 
 
-def denoising_loss(denoiser: Denoiser, params: PyTree, images: Array, key: PRNGKey) -> Array:
+def denoising_loss(
+    denoiser: Denoiser, params: PyTree, images: Array, key: PRNGKey, labels: Array | None = None
+) -> Array:
     """EDM's weighted loss of a batch, mean over examples and pixels, with noise levels and noise from ``key``."""
     key_sigma, key_noise = jax.random.split(key)
     sigma = diffusion.sample_log_normal(key_sigma, images.shape[:1])
     losses = diffusion.denoising_loss(
-        lambda x, sigma: denoiser.denoise_fn(params, x, sigma),
+        lambda x, sigma: denoiser.denoise_fn(params, x, sigma, labels),
         images,
         sigma=sigma,
         noise=jax.random.normal(key_noise, images.shape),
@@ -84,7 +86,7 @@ def load_teacher(config: Config, images: Images, path: Path) -> tuple[Denoiser, 
     """
     files = sorted(path.glob("*_teacher.npz"))
     if files:
-        return _load_edm_teacher(images, files[0])
+        return load_edm_teacher(files[0], images.shape)
     checkpoints = path / "teacher" / "checkpoints"
     if not training.checkpoint_steps(checkpoints):
         raise fail("load_teacher", "teacher", f"{path} holds none", "teacher/checkpoints of a run, or NAME_teacher.npz")
@@ -100,11 +102,17 @@ def load_teacher(config: Config, images: Images, path: Path) -> tuple[Denoiser, 
     return denoiser, restored.state.ema
 
 
-def _load_edm_teacher(images: Images, path: Path) -> tuple[Denoiser, PyTree]:
+def load_edm_teacher(path: Path, shape: tuple[int, int, int]) -> tuple[Denoiser, PyTree]:
+    """A teacher from weights in EDM's names and the ``config.json`` beside them, for images of that shape.
+
+    Raises:
+      ValueError: it makes other images, or the weights do not fit the settings.
+      FileNotFoundError: a file is missing.
+    """
     model_config, params = networks.load_edm_weights(path)
-    shape = (model_config.image_size, model_config.image_size, model_config.channels)
-    if shape != images.shape:
-        raise fail("load_teacher", "teacher", f"{path} makes images of {shape}", f"the data's {images.shape}")
+    makes = (model_config.image_size, model_config.image_size, model_config.channels)
+    if makes != shape:
+        raise fail("load_teacher", "teacher", f"{path} makes images of {makes}", f"the data's {shape}")
     apply_fn, _ = networks.functional(networks.UNet(model_config, rngs=nnx.Rngs(0)))
     settings = json.loads((path.parent / "config.json").read_text())
     sigma_data = settings["EDMPrecond"].get("sigma_data", 0.5)  # EDM's default

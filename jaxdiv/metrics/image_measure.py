@@ -45,6 +45,9 @@ class _Space(NamedTuple):
             self.features_fn, self.params, images, batch_size=self.batch_size, keep_features=self.keep_features
         )
 
+    def distance(self, seen: EmbeddedImages) -> float:
+        return frechet_distance(seen.statistics, self.train.statistics)
+
 
 class _Counts(NamedTuple):
     """How many images the parts that compare pairs take."""
@@ -92,6 +95,19 @@ class ImageMeasure:
         report, distances = _examine(self, images)
         return report | _closeness(distances, self._test_distances)
 
+    def distances(self, samples: np.ndarray) -> dict[str, float]:
+        """The Frechet distances alone, for curves: ``fd_*`` as a call gives them, without the comparison of pairs.
+
+        Args:
+            samples: ``[N, H, W, 3]`` uint8.
+
+        Raises:
+            ValueError: Another shape or dtype.
+        """
+        images = _images("ImageMeasure.distances", "samples", samples, self.train_images.shape[1:])
+        spaces = [space for space in (self._resnet, self._mobilenet) if space is not None]
+        return {f"fd_{space.name}": space.distance(space.embed(images)) for space in spaces}
+
 
 def _examine(measure: ImageMeasure, images: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Every number but those relative to the test set; and the distances to the training set that these need."""
@@ -100,7 +116,7 @@ def _examine(measure: ImageMeasure, images: np.ndarray) -> tuple[dict[str, Any],
     if (space := measure._resnet) is not None:
         seen, train = space.embed(images), space.train
         common = min(counts.precision_recall, len(images), len(measure.train_images))
-        report[f"fd_{space.name}"] = frechet_distance(seen.statistics, train.statistics)
+        report[f"fd_{space.name}"] = space.distance(seen)
         fidelity = precision_recall(seen.features[:common], train.features[:common], num_neighbors=counts.neighbors)
         histogram = class_histogram_distance(seen.labels, measure.train_labels, num_classes=measure.num_classes)
         report |= fidelity._asdict() | {
@@ -111,7 +127,7 @@ def _examine(measure: ImageMeasure, images: np.ndarray) -> tuple[dict[str, Any],
         }
         distances["nearest_train"] = np.asarray(find_nearest(seen.features[: len(near)], train.features)[0])
     if (space := measure._mobilenet) is not None:
-        report[f"fd_{space.name}"] = frechet_distance(space.embed(images).statistics, space.train.statistics)
+        report[f"fd_{space.name}"] = space.distance(space.embed(images))
     rows, reference = near.reshape(len(near), -1), measure.train_images.reshape(len(measure.train_images), -1)
     # Root mean square over the values of an image: in grey levels, whatever the image's size.
     distances["nearest_train_pixels"] = np.asarray(find_nearest(rows, reference)[0]) / np.sqrt(rows.shape[1])

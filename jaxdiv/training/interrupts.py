@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the training loop honours at its next step boundary."""
+"""SIGTERM, Ctrl-C and an alarm as a request that the training loop honours at its next step boundary."""
 
 import os
 import signal
@@ -6,12 +6,14 @@ import threading
 from types import FrameType
 from typing import Any
 
+_WATCHED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGALRM") if hasattr(signal, name))
+
 
 class Interrupted(SystemExit):
     """Training stopped on a signal, after saving. Left alone it ends the process with 128 plus the signal's number.
 
     Attributes:
-        code: 143 after SIGTERM, 130 after Ctrl-C: the exit status of the process.
+        code: 143 after SIGTERM, 130 after Ctrl-C, 142 after an alarm: the exit status of the process.
         step: the number of steps done and, if there is a directory, saved.
     """
 
@@ -21,8 +23,9 @@ class Interrupted(SystemExit):
 
 
 class SignalWatch:
-    """While open, the first SIGTERM or SIGINT is only remembered (``received``); a later Ctrl-C interrupts at once.
+    """While open, the first SIGTERM, SIGINT or SIGALRM is only remembered (``received``); a later Ctrl-C interrupts.
 
+    An alarm is how a process asks itself to stop after some time: ``signal.setitimer(signal.ITIMER_REAL, seconds)``.
     Outside the main thread Python allows no handlers; there it watches nothing.
     """
 
@@ -32,7 +35,7 @@ class SignalWatch:
 
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _WATCHED:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

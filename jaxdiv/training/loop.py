@@ -75,7 +75,8 @@ def train(
         The state after ``num_steps`` steps.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C came; the state is saved. It is a ``SystemExit`` with code 143 or 130.
+        Interrupted: SIGTERM, Ctrl-C or an alarm came; the state is saved. It is a ``SystemExit`` with code 143, 130 or
+            142.
         CheckpointError: a checkpoint could not be written, or none of those there is intact.
         ValueError: an argument is out of range, or the checkpoint does not fit state or config.
     """

@@ -73,7 +73,7 @@ def test_a_narrow_latent_sees_its_first_numbers_only(denoiser):
 
 def test_the_head_gives_one_logit_per_image(denoiser):
     head_fn, head = build_head(denoiser, seed=0)
-    nets = distillation_networks(denoiser, head_fn, small_config().distill)
+    nets = distillation_networks(denoiser, head_fn, build_student(denoiser, small_config().distill))
     x = random_images(2)
     for score_fn in (nets.teacher_fn, nets.fake_fn):
         out, features = score_fn(denoiser.params, x, SIGMA, None)
@@ -93,7 +93,7 @@ def test_the_head_on_convolutional_features():
 
 
 def test_without_a_head_no_features_are_made(denoiser):
-    nets = distillation_networks(denoiser, None, small_config().distill)
+    nets = distillation_networks(denoiser, None, build_student(denoiser, small_config().distill))
     _, features = nets.fake_fn(denoiser.params, random_images(2), SIGMA, None)
     assert features == () and nets.head_fn is None
 

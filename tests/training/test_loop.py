@@ -104,9 +104,10 @@ def test_error_in_a_step_leaves_the_last_checkpoint(tmp_path):
     assert [step for step, _ in rows(tmp_path)] == [2, 4, 6, 8, 10]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGALRM, 142)])
 def test_a_signal_saves_and_exits_at_the_step_boundary(tmp_path, capfd, number, code):
-    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    handlers = [signal.getsignal(one) for one in watched]
 
     def interrupting(state, batch):
         if batch == 6:
@@ -118,7 +119,7 @@ def test_a_signal_saves_and_exits_at_the_step_boundary(tmp_path, capfd, number, 
     assert interrupted.value.code == code and interrupted.value.step == 6
     assert isinstance(interrupted.value, SystemExit)
     assert checkpoint_steps(tmp_path / "checkpoints") == [4, 6]
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert [signal.getsignal(one) for one in watched] == handlers
     assert f"stopped at step 6, saved in {tmp_path}" in capfd.readouterr().err
     assert run(10, tmp_path)["x"] == expected(10)[10]
     assert [step for step, _ in rows(tmp_path)] == [2, 4, 6, 8, 10]

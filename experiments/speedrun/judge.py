@@ -1,0 +1,125 @@
+"""Samples on the device, and the rows that the fixed measure makes of them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.one_step_image.models import Denoiser
+from experiments.one_step_image.student import digest as params_digest
+from experiments.speedrun.config import Config
+from experiments.speedrun.pixels import Pixels, balanced_labels, to_uint8
+from jaxdiv import diffusion, metrics
+from jaxdiv.distillation import State
+from jaxdiv.metrics import ImageMeasure
+from jaxdiv.metrics.array_cache import cached_arrays, digest
+from jaxdiv.typing import Array, PyTree
+
+SAMPLE_SEED = 1234
+GRID = 100
+
+Sampler = Callable[[PyTree, int], np.ndarray]
+"""``(params, num) -> uint8 images``."""
+
+
+def make_measure(config: Config, train: Pixels, test: Pixels) -> ImageMeasure:
+    """The fixed measure with the networks of ``data_dir/weights``."""
+    weights = config.data_dir / "weights"
+    small = jax.default_backend() == "cpu"  # small batches stay in a processor's cache
+    return metrics.make_image_measure(
+        train.images,
+        train.labels,
+        test.images,
+        resnet_path=weights / "cifar10_resnet56.npz",
+        mobilenet_path=weights / "mobilenet_v2_imagenet_dequant.npz",
+        cache=config.cache,
+        resnet_batch=100 if small else 1000,
+        mobilenet_batch=10 if small else 250,
+    )
+
+
+def make_sampler(config: Config, generate: Callable[[PyTree, Array, Array | None], Array]) -> Sampler:
+    """Samples from ``generate(params, z, labels)``: latents and labels by sample number."""
+    size = config.sample_batch
+
+    @jax.jit
+    def chunk(params: PyTree, number: Array, labels: Array) -> Array:
+        z = jax.random.normal(jax.random.fold_in(jax.random.key(SAMPLE_SEED), number), (size, 32, 32, 3))
+        return to_uint8(generate(params, z, labels if config.conditional else None))
+
+    def sample(params: PyTree, num: int) -> np.ndarray:
+        labels = balanced_labels(size)
+        chunks = [chunk(params, jnp.int32(i), labels) for i in range(-(-num // size))]
+        return np.concatenate([np.asarray(images) for images in chunks])[:num]
+
+    return sample
+
+
+def student_row(
+    config: Config, measure: ImageMeasure, sample: Sampler, params: PyTree
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The final row of a student, with the seconds that sampling and measuring took, and the first samples."""
+    sample(params, 1)  # compiles
+    start = time.perf_counter()
+    images = sample(params, config.num_samples)
+    sampled = time.perf_counter()
+    row = measure(images)
+    seconds = {"sample_seconds": sampled - start, "measure_seconds": time.perf_counter() - sampled}
+    return {"nfe": 1} | row | seconds, images[:GRID]
+
+
+def teacher_rows(
+    config: Config, measure: ImageMeasure, denoiser: Denoiser, teacher: PyTree
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """The teacher's rows at its standard count and at its best one, and samples of each.
+
+    Kept in ``config.cache`` under all that they depend on but the device.
+    """
+    if not config.teacher_levels:
+        return {}, {}
+
+    def sampler(num_levels: int) -> Sampler:
+        levels = diffusion.karras_noise_levels(num_levels)
+
+        def generate(params: PyTree, z: Array, labels: Array | None) -> Array:
+            return diffusion.heun_sample(
+                lambda x, sigma: denoiser.denoise_fn(params, x, sigma, labels), z, sigmas=levels
+            )
+
+        return make_sampler(config, generate)
+
+    def compute() -> dict[str, np.ndarray]:
+        samplers = {num_levels: sampler(num_levels) for num_levels in config.teacher_levels}
+        tried = {n: measure.distances(sample(teacher, config.curve_samples)) for n, sample in samplers.items()}
+        best = min(tried, key=lambda n: next(iter(tried[n].values())))
+        rows, grids = {}, []
+        for num_levels in dict.fromkeys((config.teacher_levels[0], best)):
+            images = samplers[num_levels](teacher, config.num_samples)
+            grids.append(images[:GRID])
+            rows[f"teacher, {2 * num_levels - 1} evaluations"] = {"nfe": 2 * num_levels - 1} | measure(images)
+        return {"rows": np.array(json.dumps(rows)), "grids": np.stack(grids)}
+
+    depends_on = (config.teacher_levels, config.num_samples, config.curve_samples, config.sample_batch)
+    name = f"teacher-{digest(params_digest(teacher), measure.digest, depends_on, config.conditional)[:24]}"
+    arrays = cached_arrays(config.cache, name, compute)
+    rows = json.loads(str(arrays["rows"]))
+    return rows, dict(zip(rows, arrays["grids"], strict=True))
+
+
+def make_curve(
+    config: Config, measure: ImageMeasure, sample: Sampler, folder: Path
+) -> Callable[[State, float], dict[str, Any]]:
+    """``(state, minutes) -> distances`` of ``curve_samples``; the first samples of each point are kept as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def evaluate(state: State, minutes: float) -> dict[str, Any]:
+        images = sample(state.student_ema, config.curve_samples)
+        np.save(folder / f"minute_{minutes:06.2f}.npy", images[:GRID])
+        return measure.distances(images)
+
+    return evaluate

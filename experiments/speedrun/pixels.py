@@ -1,0 +1,62 @@
+"""The data set on the device: shuffled, flipped and scaled there, so that no step waits for the host."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiv import data
+from jaxdiv.checks import fail
+from jaxdiv.typing import Array, PRNGKey
+
+NUM_CLASSES = 10
+HALF_RANGE = 127.5
+SIGMA_DATA = 0.5
+SHAPE = (32, 32, 3)
+
+
+class Pixels(NamedTuple):
+    """A split: images uint8 ``[N, 32, 32, 3]`` and labels int32 ``[N]``, on the host or on the device."""
+
+    images: Any
+    labels: Any
+
+
+def load_pixels(data_dir: Path) -> tuple[Pixels, Pixels]:
+    """Training and test set of ``data_dir/cifar10``, on the host."""
+    splits = data.read_cifar10(data_dir / "cifar10")
+    train, test = (Pixels(splits[name]["image"], splits[name]["label"]) for name in ("train", "test"))
+    return train, test
+
+
+def draw_batch(pixels: Pixels, key: PRNGKey, step: Array, *, batch_size: int) -> tuple[Array, Array]:
+    """Batch number ``step``: float32 images in [-1, 1], half of them mirrored, and their labels.
+
+    Each epoch has an order of its own, drawn from ``(key, epoch)``; what does not fill a batch is left out of it.
+    """
+    num = len(pixels.images)
+    if num < batch_size:
+        raise fail("draw_batch", "batch_size", f"is {batch_size}", f"at most the {num} images")
+    epoch, position = jnp.divmod(step, num // batch_size)
+    key_order, key_flip = jax.random.split(key)
+    order = jax.random.permutation(jax.random.fold_in(key_order, epoch), num)
+    rows = jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))
+    images = pixels.images[rows].astype(jnp.float32) / HALF_RANGE - 1.0
+    flip = jax.random.bernoulli(jax.random.fold_in(key_flip, step), shape=(batch_size, 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images), pixels.labels[rows]
+
+
+def to_uint8(images: Array) -> Array:
+    """The pixels that a viewer shows of images in [-1, 1]: rounded and clipped.
+
+    >>> to_uint8(jnp.array([-1.5, 0.0, 1.0]))
+    Array([  0, 128, 255], dtype=uint8)
+    """
+    return jnp.clip(jnp.rint((images + 1.0) * HALF_RANGE), 0, 255).astype(jnp.uint8)
+
+
+def balanced_labels(num: int) -> np.ndarray:
+    """0, 1, ..., 9, 0, 1, ...: the same number of samples of every class."""
+    return np.arange(num, dtype=np.int32) % NUM_CLASSES

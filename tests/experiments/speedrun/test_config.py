@@ -1,0 +1,109 @@
+"""What a configuration means and what it refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.speedrun.config import PIXELS, Config, NetworkConfig, StudentConfig, TeacherConfig
+from jaxdiv import distillation
+from jaxdiv.distillation import LogNormal
+from jaxdiv.networks import cifar10_edm
+
+
+def of_student(**settings):
+    method = settings.pop("method", "uni_instruct")
+    return Config(method=method, student=StudentConfig(**settings)).distillation_method
+
+
+def test_methods_are_the_published_ones_with_a_mean_over_pixels():
+    for name in ("sid", "sida", "dmd2", "uni_instruct", "f_distill", "diff_instruct"):
+        published, ours = distillation.METHODS[name], Config(method=name).distillation_method
+        factor = 1 / PIXELS if published.objective.reduction == "sum" else 1.0
+        expected = dataclasses.replace(
+            published,
+            objective=dataclasses.replace(published.objective, reduction="mean"),
+            gan_weight=pytest.approx(published.gan_weight * factor),
+        )
+        assert ours == expected, name
+
+
+def test_every_knob_reaches_the_method():
+    method = of_student(
+        fake_steps=3, ratio="one", time_weight="uniform", noise_mean=-0.5, noise_std=1.0, sample_weight="none",
+        gan_weight=0.2, discriminator_weight=0.3, feature_source="teacher",
+    )  # fmt: skip
+    assert method.num_fake_steps == 3 and method.feature_source == "teacher"
+    assert (method.gan_weight, method.discriminator_weight) == (0.2, 0.3)
+    assert method.student_noise == method.fake_noise == LogNormal(-0.5, 1.0)
+    objective = method.objective
+    assert (objective.ratio, objective.sample_weight, objective.time_weight) == ("one", "none", distillation.uniform)
+
+
+def test_without_its_adversarial_term_a_method_may_be_data_free():
+    assert not Config(method="sida").is_data_free
+    assert Config(method="sida", student=StudentConfig(gan_weight=0.0)).is_data_free
+    assert Config(method="sid").is_data_free
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({}, {"student": 12.0}),
+        ({"minutes": 4.0}, {"student": 4.0}),
+        ({"track": "scratch"}, {"teacher": 10.4, "student": 15.6}),
+        ({"track": "scratch", "minutes": 10.0, "teacher_share": 0.3}, {"teacher": 3.0, "student": 7.0}),
+    ],
+)
+def test_minutes_of_the_stages(changes, stages):
+    assert Config(**changes).stage_minutes == pytest.approx(stages)
+
+
+def test_the_folder_names_the_run():
+    assert Config(method="sid", seed=3).run_directory == Path("runs/speedrun/teacher-sid-reverse_kl-seed3")
+    assert Config(directory=Path("here")).run_directory == Path("here")
+
+
+def test_the_network_of_a_run_from_scratch():
+    assert NetworkConfig(channel_mult=(2, 2, 2), num_blocks=4).unet(label_dim=0) == cifar10_edm(dropout=0.0)
+    assert NetworkConfig().unet(label_dim=10).label_dim == 10
+
+
+def test_a_stage_resumes_with_its_own_settings_only():
+    config = Config(track="scratch")
+    other_student = dataclasses.replace(config, student=StudentConfig(learning_rate=1e-3), change="faster")
+    assert config.fingerprint("teacher") == other_student.fingerprint("teacher")
+    assert config.fingerprint("student") != other_student.fingerprint("student")
+    other_teacher = dataclasses.replace(config, training=TeacherConfig(batch_size=256))
+    assert config.fingerprint("teacher") != other_teacher.fingerprint("teacher")
+    json.dumps(config.fingerprint("student"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"track": "both"}, "track"),
+        ({"method": "gan"}, "method"),
+        ({"method": "dmd"}, "method is dmd; expected one that regresses onto no pairs"),
+        ({"method": "sid", "divergence": "kl"}, "divergence"),
+        ({"divergence": "kll"}, "divergence"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"piece_minutes": -1.0}, "piece_minutes"),
+        ({"teacher_share": 1.0}, "teacher_share"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"curve_points": -1}, "curve_points"),
+        ({"teacher_levels": (18, 0)}, "teacher_levels"),
+        ({"seed": -1}, "seed"),
+        ({"track": "scratch", "teacher": Path("weights.npz")}, "teacher"),
+        ({"student": StudentConfig(batch_size=0)}, "student.batch_size"),
+        ({"student": StudentConfig(init_sigma=0.0)}, "student.init_sigma"),
+        ({"student": StudentConfig(warmup=0.6)}, "student.warmup"),
+        ({"training": TeacherConfig(steps=0)}, "training.steps"),
+        ({"training": TeacherConfig(ema_images=0)}, "training.ema_images"),
+        ({"training": TeacherConfig(learning_rate=0.0)}, "training.learning_rate"),
+    ],
+)
+def test_refusals_name_the_setting(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**changes)
