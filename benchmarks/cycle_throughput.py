@@ -1,6 +1,6 @@
 """Cost of a distillation cycle of the EDM U-Net on one accelerator, beside the sum of its forward and backward passes.
 
-    python benchmarks/cycle_throughput.py --size 55.7M --batch 512 --methods sid diff_instruct --out cycle.json
+    python -m benchmarks.cycle_throughput --size 55.7M --batch 512 --methods sid diff_instruct --out cycle.json
 
 First the parts, each jitted alone on the same shapes: a forward pass (F), a forward and backward pass for the
 parameters (T), a forward pass with the gradient for the input (V), one Adam step (A). Then whole cycles, one fake step
@@ -27,6 +27,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.device_profile import print_profile, profile
 from benchmarks.unet_throughput import SIZES
 from jaxdiv import diffusion, distillation
 from jaxdiv.networks import UNet, count_flops, functional
@@ -37,7 +38,7 @@ SIGMA_DATA = 0.5
 STEPS, REPEATS = 6, 3
 
 
-def timed(name: str, fn: Callable, *args: Any, carry: bool = False) -> dict[str, Any]:
+def timed(name: str, fn: Callable, *args: Any, carry: bool = False, profiled: bool = False) -> dict[str, Any]:
     """Median milliseconds of a jitted function; with ``carry`` its first output replaces its first argument."""
     start = time.perf_counter()
     compiled = jax.jit(fn, donate_argnums=0 if carry else ()).lower(*args).compile()
@@ -63,6 +64,16 @@ def timed(name: str, fn: Callable, *args: Any, carry: bool = False) -> dict[str,
         "arguments_gib": memory.argument_size_in_bytes / 2**30,
     }
     print(json.dumps(row), flush=True)
+    if profiled:
+
+        def one_more() -> Any:
+            nonlocal first
+            out = compiled(first, *rest)
+            first = out[0] if carry else first
+            return out[-1]
+
+        row |= profile(one_more)
+        print_profile(row)
     return row
 
 
@@ -71,6 +82,7 @@ def main() -> None:
     parser.add_argument("--size", default="55.7M", choices=SIZES)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--methods", nargs="+", default=["sid", "diff_instruct"])
+    parser.add_argument("--profile", action="store_true", help="also list the most expensive kernels of each cycle")
     parser.add_argument("--out", type=Path, default=Path("cycle_throughput.json"))
     args = parser.parse_args()
     config, batch = SIZES[args.size], args.batch
@@ -134,7 +146,7 @@ def main() -> None:
         update = partial(distillation.update, config=library_config, networks=networks)
         row = timed(
             f"cycle of {name}", lambda s, t, update=update: update(s, distillation.Batch(), teacher=t), state, params,
-            carry=True,
+            carry=True, profiled=args.profile,
         )  # fmt: skip
         count = passes[method.objective.gradient == "expanded"]
         row["predicted_ms"] = sum(n * parts[part]["ms"] for part, n in count.items())

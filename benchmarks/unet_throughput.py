@@ -1,6 +1,6 @@
 """Throughput of one diffusion training step of the EDM U-Net on one accelerator.
 
-    python benchmarks/unet_throughput.py --sizes 55.7M --batch 512 --out unet_throughput.json
+    python -m benchmarks.unet_throughput --sizes 55.7M --batch 512 --out unet_throughput.json
 
 A step is all of EDM's training: images drawn from a data set resident as uint8, flips, noise, the weighted denoising
 loss and its gradient, clipping, Adam and the moving average; bfloat16 compute, float32 parameters, state donated.
@@ -8,12 +8,9 @@ TFLOP/s are model FLOPs, three forward passes counted from the configuration, ov
 """
 
 import argparse
-import collections
-import glob
 import gzip
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +22,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.device_profile import print_profile, profile
 from jaxdiv.networks import UNet, UNetConfig, cifar10_edm, count_flops, functional
 
 SIZES = {
@@ -125,47 +123,6 @@ def measure(config, *, batch, use_dropout, num_steps, num_repeats, images, dump)
     return row, one_more
 
 
-def kernel_kind(name):
-    """What a device kernel does, from its name."""
-    lower = name.lower()
-    kinds = {
-        "convolution": ("fprop", "dgrad", "wgrad", "cudnn", "implicit_gemm"),
-        "matrix product": ("gemm", "nvjet", "cublas", "cutlass"),
-        "reduction": ("reduce",),
-        "copy": ("memcpy", "memset", "copy", "transpose", "concatenate"),
-    }
-    return next((kind for kind, words in kinds.items() if any(word in lower for word in words)), "elementwise")
-
-
-def profile(one_more, num_steps=3):
-    """Device time of a step by kind of kernel, and its ten most expensive kernels, in ms."""
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(num_steps):
-                loss = one_more()
-            loss.block_until_ready()
-        (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
-        data = jax.profiler.ProfileData.from_file(path)
-    kernels, counts = collections.Counter(), collections.Counter()
-    for plane in data.planes:
-        if not plane.name.startswith("/device:"):
-            continue
-        for line in plane.lines:
-            if not line.name.startswith("Stream"):  # the other lines repeat the same time by module and operation
-                continue
-            for event in line.events:
-                kernels[event.name] += event.duration_ns / 1e6 / num_steps
-                counts[event.name] += 1 / num_steps
-    kinds = collections.Counter()
-    for name, milliseconds in kernels.items():
-        kinds[kernel_kind(name)] += milliseconds
-    top = [
-        {"kernel": name, "ms": ms, "calls": counts[name], "kind": kernel_kind(name)}
-        for name, ms in kernels.most_common(40)
-    ]
-    return {"device_ms_by_kind": dict(kinds.most_common()), "top_kernels": top}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["55.7M"])
@@ -203,9 +160,7 @@ def main():
         if args.profile:
             result["rows"][-1] |= profile(one_more)
             args.out.write_text(json.dumps(result, indent=1))
-            print(json.dumps(result["rows"][-1]["device_ms_by_kind"]), flush=True)
-            for entry in result["rows"][-1]["top_kernels"][:10]:
-                print(f"{entry['ms']:8.2f} ms {entry['calls']:6.1f} calls  {entry['kernel'][:90]}", flush=True)
+            print_profile(result["rows"][-1])
         del one_more  # and with it this size's parameters
 
 
