@@ -8,6 +8,15 @@ and one student step, and what the parts predict for them:
 
     diff_instruct, vsd, ...   3 F + 2 T + 2 A     fake: F, T; student: T, fake F, teacher F
     sid, sim                    F + 2 T + 2 V + 2 A   the score networks are differentiated in their input
+
+A discriminator adds passes that end at the features: D, on real images for the parameters of head and score network (R
+where a frozen network gives the features), H, the head alone on given features, E, head and network for the input. Each
+is counted as if it were computed apart, though a cycle shares some of their forward passes; their operations are left
+out of TFLOP/s.
+
+    sida, uni_instruct        sid's + D + 2 H
+    dmd2                      diff_instruct's + D + H + E
+    f_distill                 diff_instruct's + 2 R + E
 """
 
 import argparse
@@ -29,6 +38,7 @@ from flax import nnx
 
 from benchmarks.device_profile import print_profile, profile
 from benchmarks.unet_throughput import SIZES
+from experiments.one_step_image.models import Denoiser, build_head, distillation_networks
 from jaxdiv import diffusion, distillation
 from jaxdiv.networks import UNet, count_flops, functional
 
@@ -75,6 +85,15 @@ def timed(name: str, fn: Callable, *args: Any, carry: bool = False, profiled: bo
         row |= profile(one_more)
         print_profile(row)
     return row
+
+
+def head_passes(method: distillation.Method) -> dict[str, int]:
+    """What a discriminator adds to a cycle of one fake step."""
+    if not method.needs_discriminator:
+        return {}
+    if method.feature_source == "teacher":
+        return {"R": 2, "E": 1}
+    return {"D": 1, "H": 2} if method.objective.gradient == "expanded" else {"D": 1, "H": 1, "E": 1}
 
 
 def main() -> None:
@@ -130,26 +149,47 @@ def main() -> None:
     passes = {True: {"F": 1, "T": 2, "V": 2, "A": 2}, False: {"F": 3, "T": 2, "V": 0, "A": 2}}
     multiples = {"F": 1, "T": 3, "V": 2, "A": 0}
 
-    for name in args.methods:
-        method = dataclasses.replace(distillation.method(name), num_fake_steps=1)
-        if method.needs_discriminator:
-            raise SystemExit(f"{name} has a discriminator, whose head this benchmark does not build")
+    chosen = {name: dataclasses.replace(distillation.method(name), num_fake_steps=1) for name in args.methods}
+    denoiser = Denoiser(denoise_fn, params, SIGMA_DATA, shape)
+    head_fn, head = build_head(denoiser, seed=0)
+    if any(method.needs_discriminator for method in chosen.values()):
+
+        def logit(params: Any, head: Any, x: jax.Array) -> jax.Array:
+            return jnp.mean(head_fn(head, denoise_fn(params, x, sigma, with_features=True)[1], sigma))
+
+        features = jax.jit(lambda p: denoise_fn(p, x, sigma, with_features=True)[1])(params)
+        for letter, title, fn, inputs in (
+            ("D", "discriminator, all parameters", jax.grad(logit, argnums=(0, 1)), (params, head, x)),
+            ("R", "discriminator, the head's parameters", jax.grad(logit, argnums=1), (params, head, x)),
+            ("E", "discriminator, input", jax.grad(logit, argnums=2), (params, head, x)),
+            (
+                "H",
+                "head alone",
+                jax.grad(lambda h, f: jnp.mean(head_fn(h, f, sigma)), argnums=(0, 1)),
+                (head, features),
+            ),
+        ):
+            parts[letter] = record(timed(title, fn, *inputs), 0.0)
+
+    for name, method in chosen.items():
+        has_head = method.needs_discriminator
         library_config = distillation.Config(
             method, shape, batch, student_optimizer=optimizer, fake_optimizer=optimizer, sigma_data=SIGMA_DATA
         )
-        networks = distillation.Networks(
-            student_fn=distillation.one_step_student(denoise_fn, init_sigma=2.5),
-            teacher_fn=lambda p, x, sigma, labels: (denoise_fn(p, x, sigma, labels), ()),
-            fake_fn=lambda p, x, sigma, labels: (denoise_fn(p, x, sigma, labels), ()),
+        networks = distillation_networks(
+            denoiser, head_fn if has_head else None, distillation.one_step_student(denoise_fn, init_sigma=2.5)
         )
-        state = distillation.init(library_config, student=params, fake=params, key=jax.random.key(0))
+        real = distillation.Batch(real=x[None]) if has_head else distillation.Batch()
+        state = distillation.init(
+            library_config, student=params, fake=params, head=head if has_head else None, key=jax.random.key(0)
+        )
         update = partial(distillation.update, config=library_config, networks=networks)
         row = timed(
-            f"cycle of {name}", lambda s, t, update=update: update(s, distillation.Batch(), teacher=t), state, params,
+            f"cycle of {name}", lambda s, b, t, update=update: update(s, b, teacher=t), state, real, params,
             carry=True, profiled=args.profile,
         )  # fmt: skip
         count = passes[method.objective.gradient == "expanded"]
-        row["predicted_ms"] = sum(n * parts[part]["ms"] for part, n in count.items())
+        row["predicted_ms"] = sum(n * parts[part]["ms"] for part, n in (count | head_passes(method)).items())
         row["measured_over_predicted"] = row["ms"] / row["predicted_ms"]
         record(row, forward_flops * sum(n * multiples[part] for part, n in count.items()))
         print(f"{name}: {row['ms']:.1f} ms, the parts say {row['predicted_ms']:.1f} ms", flush=True)
