@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import checks
+from jaxdiv.metrics.folded_conv import FoldedConv
 from jaxdiv.typing import Array, ArrayLike
 
 NUM_FEATURES = 2048
@@ -45,16 +46,7 @@ Branches = tuple[tuple[Step, ...], ...]
 """Chains of steps side by side on one input, their outputs concatenated."""
 
 
-class ConvParams(NamedTuple):
-    """What one `Conv` computes with."""
-
-    kernel: Array
-    """``[height, width, C_in, C_out]``."""
-    bias: Array
-    """``[C_out]``."""
-
-
-InceptionParams = Mapping[str, ConvParams]
+InceptionParams = Mapping[str, FoldedConv]
 """By name of the convolution, such as ``Mixed_5b.branch1x1``."""
 
 
@@ -143,7 +135,7 @@ BLOCKS: dict[str, Branches] = {
 """The network by prefix of its parameters' names, in order."""
 
 
-def _conv(params: ConvParams, step: Conv, x: Array, precision: str) -> Array:
+def _conv(params: FoldedConv, step: Conv, x: Array, precision: str) -> Array:
     # Padding is spelled out: "SAME" would put the odd pixel of a strided convolution elsewhere than the weights expect.
     padding = [(k // 2, k // 2) if step.padded else (0, 0) for k in step.size]
     strides = (step.stride, step.stride)

@@ -10,7 +10,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxdiv import checks
-from jaxdiv.metrics.inception import BLOCKS, NUM_FEATURES, Conv, ConvParams, InceptionParams
+from jaxdiv.metrics.folded_conv import FoldedConv, fold_batch_norm
+from jaxdiv.metrics.inception import BLOCKS, NUM_FEATURES, Conv, InceptionParams
 from jaxdiv.networks.state_dicts import read_state_dict
 
 PINNED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -73,9 +74,7 @@ def _expected(convs: Mapping[str, tuple[int, int, int, int]]) -> dict[str, tuple
 def convert_inception_state_dict(
     state_dict: Mapping[str, np.ndarray], *, dtype: DTypeLike = jnp.float32
 ) -> InceptionParams:
-    """Parameters of ``inception_features`` from PyTorch's arrays, with batch normalisation folded in.
-
-    The fold is ``kernel * s`` and ``beta - mean * s`` with ``s = gamma / sqrt(var + 1e-3)``, computed in float64.
+    """Parameters of ``inception_features`` from PyTorch's arrays, with batch normalisation folded in, in float64.
 
     Args:
         state_dict: Arrays by public name (``Mixed_5b.branch1x1.conv.weight``, ``Mixed_5b.branch1x1.bn.running_var``,
@@ -105,12 +104,9 @@ def convert_inception_state_dict(
     return {name: _fold(state_dict, name, dtype) for name in convs}
 
 
-def _fold(state_dict: Mapping[str, np.ndarray], name: str, dtype: DTypeLike) -> ConvParams:
-    kernel = np.asarray(state_dict[f"{name}.conv.weight"], np.float64)
-    gamma, beta, mean, var = (np.asarray(state_dict[f"{name}.bn.{part}"], np.float64) for part in _NORM_PARTS)
-    scale = gamma / np.sqrt(var + _BN_EPS)
-    folded = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)
-    return ConvParams(jnp.asarray(folded, dtype), jnp.asarray(beta - mean * scale, dtype))
+def _fold(state_dict: Mapping[str, np.ndarray], name: str, dtype: DTypeLike) -> FoldedConv:
+    norm = (state_dict[f"{name}.bn.{part}"] for part in _NORM_PARTS)
+    return fold_batch_norm(state_dict[f"{name}.conv.weight"], *norm, eps=_BN_EPS, dtype=dtype)
 
 
 def load_inception(path: str | Path, *, key: str | None = None) -> InceptionWeights:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import checks
+from jaxdiv.metrics.folded_conv import FoldedConv, fold_batch_norm
 from jaxdiv.metrics.pixels import float_pixels
 from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.typing import Array, ArrayLike
@@ -22,15 +23,6 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _BN_EPS = 1e-5
 _STAGES = (1, 2, 3)
-
-
-class FoldedConv(NamedTuple):
-    """A convolution with the batch normalisation that follows it."""
-
-    kernel: Array
-    """``[3, 3, C_in, C_out]`` float32."""
-    bias: Array
-    """``[C_out]`` float32."""
 
 
 class ResNetCifar(NamedTuple):
@@ -84,14 +76,8 @@ def fold_resnet_cifar(arrays: Mapping[str, np.ndarray]) -> ResNetCifar:
     def folded(conv: str, norm: str, c_in: int | None, c_out: int | None) -> FoldedConv:
         kernel = take(f"{conv}.weight", c_out, c_in, 3, 3)
         c_out = kernel.shape[0]
-        gamma, beta, mean, var = (
-            take(f"{norm}.{part}", c_out) for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(var + _BN_EPS)
-        return FoldedConv(
-            jnp.asarray((kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0), jnp.float32),
-            jnp.asarray(beta - mean * scale, jnp.float32),
-        )
+        parts = (take(f"{norm}.{part}", c_out) for part in ("weight", "bias", "running_mean", "running_var"))
+        return fold_batch_norm(kernel, *parts, eps=_BN_EPS, dtype=jnp.float32)
 
     stem = folded("conv1", "bn1", 3, None)
     width = stem.bias.shape[0]

@@ -15,7 +15,8 @@ from jaxdiv.metrics import (
     resize_tf1,
     to_uint8,
 )
-from jaxdiv.metrics.inception import BLOCKS, ConvParams, apply_block
+from jaxdiv.metrics.folded_conv import FoldedConv
+from jaxdiv.metrics.inception import BLOCKS, apply_block
 from jaxdiv.metrics.inception_weights import PINNED_SHA256, InceptionWeights, conv_shapes
 from tests.metrics import inception_oracle as oracle
 from tests.networks.torch_writer import Saved, write_pth
@@ -37,7 +38,7 @@ def folded(state, dtype=jnp.float64):
         gamma, beta, mean, var = (state[f"{name}.bn.{p}"] for p in ("weight", "bias", "running_mean", "running_var"))
         deviation = np.sqrt(var + 0.001)
         kernel = np.moveaxis(kernel, (0, 1), (3, 2)) / deviation * gamma
-        params[name] = ConvParams(jnp.asarray(kernel, dtype), jnp.asarray(beta - gamma * mean / deviation, dtype))
+        params[name] = FoldedConv(jnp.asarray(kernel, dtype), jnp.asarray(beta - gamma * mean / deviation, dtype))
     return params
 
 
@@ -77,7 +78,7 @@ def test_stem_equals_the_oracle(x64):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 5), (4, 5)])
 def test_a_mean_pool_does_not_count_the_outside(shape):
     """Constant images stay constant up to the edge."""
-    identity = {f"p.{name}": ConvParams(jnp.ones((*size, 1, 1)), jnp.zeros(1)) for name, size in _sizes("5b").items()}
+    identity = {f"p.{name}": FoldedConv(jnp.ones((*size, 1, 1)), jnp.zeros(1)) for name, size in _sizes("5b").items()}
     out = apply_block(identity, "p.", BLOCKS["Mixed_5b."], jnp.full((1, *shape, 1), 3.0))
     np.testing.assert_allclose(out[..., -1], 3.0, rtol=1e-6)
 
