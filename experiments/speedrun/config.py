@@ -140,6 +140,8 @@ class Config:
     """Go on with the run in that directory, with the same settings; starts one if there is none."""
     directory: Path | None = None
     """Where everything is written; None is runs/speedrun/TRACK-METHOD-DIVERGENCE-seedSEED."""
+    inception: Path | None = None
+    """Weights of FID's Inception network, for one number more: called FID only if they are the published file."""
     cache: Path | None = None
     """Folder that keeps what is known of data and teachers between runs (their statistics and rows)."""
     seed: int = 0

@@ -16,7 +16,7 @@ from experiments.speedrun.config import Config
 from experiments.speedrun.pixels import Pixels, balanced_labels, to_uint8
 from jaxdiv import diffusion, metrics
 from jaxdiv.distillation import State
-from jaxdiv.metrics import ImageMeasure
+from jaxdiv.metrics import FeatureStatistics, ImageMeasure
 from jaxdiv.metrics.array_cache import cached_arrays, digest
 from jaxdiv.typing import Array, PyTree
 
@@ -43,6 +43,26 @@ def make_measure(config: Config, train: Pixels, test: Pixels) -> ImageMeasure:
     )
 
 
+def make_fid(config: Config, train: Pixels) -> Callable[[np.ndarray], dict[str, float]]:
+    """``images -> {label: distance}`` to the training set with the Inception of ``config.inception``, or nothing."""
+    if config.inception is None:
+        return lambda images: {}
+    weights = metrics.load_inception(config.inception)
+
+    def compute() -> dict[str, np.ndarray]:
+        statistics = metrics.inception_statistics(weights, train.images)
+        return {"mean": statistics.mean, "scatter": statistics.scatter}
+
+    arrays = cached_arrays(config.cache, f"inception-{digest(config.inception, train.images)[:24]}", compute)
+    reference = FeatureStatistics(len(train.images), arrays["mean"], arrays["scatter"])
+
+    def distance(images: np.ndarray) -> dict[str, float]:
+        result = metrics.fid(metrics.inception_statistics(weights, images), reference, weights)
+        return {result.label: result.value}
+
+    return distance
+
+
 def make_sampler(config: Config, generate: Callable[[PyTree, Array, Array | None], Array]) -> Sampler:
     """Samples from ``generate(params, z, labels)``: latents and labels by sample number."""
     size = config.sample_batch
@@ -61,7 +81,11 @@ def make_sampler(config: Config, generate: Callable[[PyTree, Array, Array | None
 
 
 def student_row(
-    config: Config, measure: ImageMeasure, sample: Sampler, params: PyTree
+    config: Config,
+    measure: ImageMeasure,
+    sample: Sampler,
+    params: PyTree,
+    fid: Callable[[np.ndarray], dict[str, float]] = lambda images: {},
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The final row of a student, with the seconds that sampling and measuring took, and the first samples."""
     sample(params, 1)  # compiles
@@ -70,7 +94,7 @@ def student_row(
     sampled = time.perf_counter()
     row = measure(images)
     seconds = {"sample_seconds": sampled - start, "measure_seconds": time.perf_counter() - sampled}
-    return {"nfe": 1} | row | seconds, images[:GRID]
+    return {"nfe": 1} | row | fid(images) | seconds, images[:GRID]
 
 
 def teacher_rows(

@@ -23,7 +23,7 @@ from experiments.command_line import run_command
 from experiments.one_step_image.evaluation import format_table
 from experiments.speedrun.clock import Piece, Timing
 from experiments.speedrun.config import Config
-from experiments.speedrun.judge import GRID, make_curve, make_measure, make_sampler, student_row, teacher_rows
+from experiments.speedrun.judge import GRID, make_curve, make_fid, make_measure, make_sampler, student_row, teacher_rows
 from experiments.speedrun.pixels import Pixels, load_pixels
 from experiments.speedrun.plots import save_curves, save_strips
 from experiments.speedrun.record import RESULTS, distance_columns, run_facts
@@ -84,7 +84,7 @@ def run(
     )  # fmt: skip
     piece.need(MEASURE_SECONDS, "the measure", say)
 
-    row, images = student_row(config, measure, sample, state.student_ema)
+    row, images = student_row(config, measure, sample, state.student_ema, make_fid(config, train))
     of_teacher, grids = teacher_rows(config, measure, denoiser, teacher)
     rows = {"test set": measure.floor, **of_teacher, "student": row}
     results = {
@@ -111,6 +111,9 @@ def report(results: dict[str, Any]) -> str:
             f"{stage['images_per_second']:,.0f} images/s; compiled in {stage['compile_seconds']:.0f} s, "
             f"evaluated for {stage['evaluation_seconds']:.0f} s, {stage['pieces']} pieces"
         )
+    lines += [
+        f"{name} of the student: {value:.3f}" for name, value in student.items() if name.startswith(("FID", "FD-"))
+    ]
     lines.append(f"sampled in {student['sample_seconds']:.1f} s, measured in {student['measure_seconds']:.1f} s")
     for name, row in rows.items():
         if name.startswith("teacher"):

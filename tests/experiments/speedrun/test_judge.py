@@ -9,6 +9,7 @@ import pytest
 from experiments.speedrun import judge
 from experiments.speedrun.config import Config
 from experiments.speedrun.teacher import build_denoiser
+from jaxdiv.metrics import FeatureStatistics, InceptionWeights, frechet_distance_from_features
 from tests.experiments.speedrun.small import small_config
 
 
@@ -75,6 +76,25 @@ def test_the_teachers_rows_are_its_standard_and_its_best_count_and_are_kept(meas
 
 def test_no_levels_no_teacher(measure):
     assert judge.teacher_rows(config_of(teacher_levels=()), measure, None, None) == ({}, {})
+
+
+def test_an_inception_network_adds_its_number_under_its_own_name(splits, tmp_path, monkeypatch):
+    seen = []
+
+    def colours(weights, images):
+        seen.append(len(images))
+        return FeatureStatistics.empty(3).update(images.mean((1, 2)))
+
+    monkeypatch.setattr(judge.metrics, "load_inception", lambda path: InceptionWeights({}, "0" * 64))
+    monkeypatch.setattr(judge.metrics, "inception_statistics", colours)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
+    train, test = splits
+    distances = [judge.make_fid(config_of(inception=path, cache=tmp_path), train)(test.images) for _ in range(2)]
+    expected = frechet_distance_from_features(test.images.mean((1, 2)), train.images.mean((1, 2)))
+    assert distances[0] == distances[1] == {"FD-Inception (unpinned weights)": pytest.approx(expected, rel=1e-5)}
+    assert seen == [60, 40, 40]  # the training set once
+    assert judge.make_fid(config_of(), train)(test.images) == {}
 
 
 def test_the_fixed_measure_reads_both_networks(tmp_path, splits):
