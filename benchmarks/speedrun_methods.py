@@ -21,7 +21,7 @@ from experiments.speedrun.judge import make_measure
 from experiments.speedrun.pixels import load_pixels
 from experiments.speedrun.plots import save_curves
 from experiments.speedrun.record import RESULTS, format_records, read_results, record_lines
-from experiments.speedrun.run import run, say
+from experiments.speedrun.run import run, say, use_compilation_cache
 
 # The methods; then one choice at a time on top of the default.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -77,9 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/speedrun_methods"))
     args = parser.parse_args(argv)
 
+    use_compilation_cache(args.out / "cache")
     deadline = None if args.piece_minutes is None else time.monotonic() + 60 * args.piece_minutes
     shared = {"data_dir": args.data_dir, "minutes": args.minutes, "num_samples": args.samples}
-    shared |= {"cache": args.out / "cache", "curve_points": max(round(2 * args.minutes), 1)}
+    shared |= {"cache": args.out / "cache", "curve_points": max(round(args.minutes), 1)}
     configs = [config_of(name, seed, args.out, **shared) for seed in args.seeds for name in args.only]
     to_do = [config for config in configs if not (config.run_directory / RESULTS).exists()]
     if to_do:

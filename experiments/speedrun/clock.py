@@ -2,6 +2,7 @@
 
 import json
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.json_lines import read_json_lines
-from jaxdiv.training import Interrupted
+from jaxdiv.checks import fail
+from jaxdiv.training import Interrupted, save_checkpoint
 from jaxdiv.typing import PyTree
 
-TIMED_CALLS = 8
+TIMED_CALLS, TIMED_SECONDS = 8, 10.0
+SAVE_SECONDS = 300.0
 
 
 class Plan(NamedTuple):
@@ -23,6 +26,19 @@ class Plan(NamedTuple):
     steps: int
     seconds_per_step: float
     """As timed before the start."""
+    save_every: int
+    """Steps between checkpoints."""
+    settings: dict[str, Any]
+    """What the plan was made for."""
+
+
+class Rate(NamedTuple):
+    """What the compiled step takes, measured on a copy of the state; seconds."""
+
+    compilation: float
+    step: float
+    save: float
+    """Of one checkpoint."""
 
 
 class Timing(NamedTuple):
@@ -65,44 +81,83 @@ class Piece:
             raise Interrupted(signal.SIGALRM, 0)
 
 
-def time_steps(step_fn: Callable[..., Any], state: PyTree, batch: Callable[[int], Any]) -> tuple[float, float]:
-    """Seconds of the first call, which compiles, and of each later one. The state is used up."""
+def time_steps(step_fn: Callable[..., Any], state: PyTree, batch: Callable[[int], Any]) -> Rate:
+    """Times the first call, which compiles, several later ones, and a checkpoint. The state is used up."""
     start = time.perf_counter()
     state, metrics = step_fn(state, batch(0))
     jax.block_until_ready(metrics)
-    compiled = time.perf_counter()
-    for step in range(1, TIMED_CALLS + 1):
-        state, metrics = step_fn(state, batch(step))
-    jax.block_until_ready((state, metrics))
-    return compiled - start, (time.perf_counter() - compiled) / TIMED_CALLS
+    compiled, done = time.perf_counter(), 0
+    # Long enough for a card to settle at the clock that its power allows.
+    while done < TIMED_CALLS or (time.perf_counter() - compiled < TIMED_SECONDS and done < 50 * TIMED_CALLS):
+        state, metrics = step_fn(state, batch(done + 1))
+        jax.block_until_ready(metrics)
+        done += 1
+    jax.block_until_ready(state)
+    stepped = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(folder, 0, state, config={})
+    return Rate(compiled - start, (stepped - compiled) / done, time.perf_counter() - stepped)
 
 
-def read_plan(path: Path) -> Plan | None:
-    """The plan of an earlier piece, if there was one."""
-    return Plan(**json.loads(path.read_text())) if path.exists() else None
+def read_plan(path: Path, settings: dict[str, Any]) -> Plan | None:
+    """The plan of an earlier piece, if there was one.
+
+    Raises:
+        ValueError: it was made for other settings, or the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        plan = Plan(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise fail("run", "directory", f"has a damaged {path}: {error}", "a plan as the run wrote it") from error
+    asked = json.loads(json.dumps(settings))
+    different = sorted(name for name in plan.settings | asked if plan.settings.get(name) != asked.get(name))
+    if different:
+        raise fail(
+            "run", "directory", f"{path.parent} was begun with other {', '.join(different)}", "the same settings"
+        )
+    return plan
 
 
-def make_plan(path: Path, *, seconds_per_step: float, minutes: float, steps: int | None) -> Plan:
-    """A new plan, kept for later pieces: ``steps``, or as many as fit into the minutes."""
-    plan = Plan(steps or max(int(60 * minutes / seconds_per_step), 1), seconds_per_step)
+def make_plan(
+    path: Path, rate: Rate, *, minutes: float, steps: int | None, points: int, settings: dict[str, Any]
+) -> Plan:
+    """A new plan, kept for later pieces: ``steps``, or as many as fit into the minutes together with their checkpoints.
+
+    Args:
+        path: of the plan.
+        rate: of the compiled step.
+        minutes: of the stage.
+        steps: their number, in place of the minutes.
+        points: of the curve; the number of steps that the minutes give is a multiple of it, so that the last is at the
+            end.
+        settings: what must be the same in later pieces.
+    """
+    save_every = max(int(SAVE_SECONDS / rate.step), 1)
+    if steps is None:
+        saves = 60 * minutes // SAVE_SECONDS + 1
+        fit = max(int((60 * minutes - saves * rate.save) / rate.step), 1)
+        steps = max(fit - fit % points, points) if points else fit
+    plan = Plan(steps, rate.step, save_every, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(plan._asdict()) + "\n")
-    unfinished.replace(path)
+    _replace(path, json.dumps(plan._asdict()) + "\n")
     return plan
 
 
 def add_piece(path: Path, **entry: float) -> None:
-    """Appends what one piece of a stage took."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    """Adds what one piece of a stage took."""
+    _replace(path, "".join(json.dumps(value) + "\n" for value in [*read_json_lines(path), entry]))
 
 
-def total_timing(path: Path, steps: int) -> Timing:
-    """Of the first ``steps`` steps, from what the pieces wrote."""
+def total_timing(path: Path, steps: int, *, seconds_per_step: float) -> Timing:
+    """Of the first ``steps`` steps, from what the pieces wrote.
+
+    Steps that no piece accounts for, because it was killed, count at the others' rate, or at ``seconds_per_step``.
+    """
     entries = read_json_lines(path)
     timed = sum(entry["steps"] for entry in entries)
-    rate = sum(entry["train_seconds"] for entry in entries) / max(timed, 1)
+    rate = sum(entry["train_seconds"] for entry in entries) / timed if timed else seconds_per_step
     return Timing(
         steps,
         rate * steps,
@@ -110,3 +165,10 @@ def total_timing(path: Path, steps: int) -> Timing:
         sum(entry["evaluation_seconds"] for entry in entries),
         len(entries),
     )
+
+
+def _replace(path: Path, text: str) -> None:
+    """The file is the old one or the new one whenever the process dies."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -1,6 +1,8 @@
 """The rules of a run (track, minutes, measure) and everything that a record may change."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +10,7 @@ from experiments.divergence_names import parse_divergence
 from jaxdiv import distillation
 from jaxdiv.checks import check_choice, check_range, fail
 from jaxdiv.distillation import LogNormal, Method
+from jaxdiv.divergences import reverse_kl
 from jaxdiv.networks import UNetConfig
 
 PIXELS = 32 * 32 * 3
@@ -83,7 +86,7 @@ class StudentConfig:
     fake_steps: int | None = None
     """Updates of the fake score per student update."""
     init_sigma: float = 2.5
-    """Noise level that the student pretends to see; SiD starts at 2.5, DMD at 80."""
+    """Noise level that the student pretends to see, whatever the method; published: 2.5 in SiD's line, 80 in DMD's."""
     frozen_convolutions: bool = False
     """Keep the student's 3x3 convolutions as the teacher's, which saves their gradients (GDD-I, arXiv 2405.20750)."""
     ratio: Literal["one", "through_x", "detached", "detached_repaired"] | None = None
@@ -135,7 +138,7 @@ class Config:
     """The teacher's share of the minutes from scratch; the student has the rest."""
     piece_minutes: float | None = None
     """Wall-clock time of this process, after which it saves and ends with status 142; the same command with --resume
-    goes on. None is no limit. A piece that resumes must load and compile first, so give it several minutes."""
+    goes on. None is no limit. A piece must load, compile and, at the end, measure for minutes: give it six or more."""
     resume: bool = False
     """Go on with the run in that directory, with the same settings; starts one if there is none."""
     directory: Path | None = None
@@ -166,17 +169,8 @@ class Config:
     def __post_init__(self) -> None:
         check_choice("Config", "track", self.track, ("teacher", "scratch"))
         check_choice("Config", "method", self.method, distillation.METHODS)
-        counts = ("num_samples", "curve_samples", "sample_batch")
-        for name, value in {name: getattr(self, name) for name in counts}.items():
-            check_range("Config", name, value, 1)
-        for group, settings in (("training", self.training), ("student", self.student)):
-            check_range("Config", f"{group}.batch_size", settings.batch_size, 1)
-            check_range("Config", f"{group}.ema_images", settings.ema_images, 0, open_low=True)
-            check_range("Config", f"{group}.learning_rate", settings.learning_rate, 0, open_low=True)
-            check_range("Config", f"{group}.warmup", settings.warmup, 0, settings.decay_from)
-            check_range("Config", f"{group}.decay_from", settings.decay_from, 0, 1)
-            if settings.steps is not None:
-                check_range("Config", f"{group}.steps", settings.steps, 1)
+        for name in ("num_samples", "curve_samples", "sample_batch"):
+            check_range("Config", name, getattr(self, name), 1)
         for name in ("minutes", "piece_minutes"):
             if getattr(self, name) is not None:
                 check_range("Config", name, getattr(self, name), 0, open_low=True)
@@ -186,10 +180,31 @@ class Config:
             check_range("Config", "teacher_levels", num_levels, 1)
         check_range("Config", "teacher_share", self.teacher_share, 0, 1, open_low=True, open_high=True)
         check_range("Config", "seed", self.seed, 0)
-        check_range("Config", "student.init_sigma", self.student.init_sigma, 0, open_low=True)
-        if self.teacher is not None and self.track == "scratch":
-            raise fail("Config", "teacher", f"is {self.teacher}", "none with track scratch, which trains its own")
-        _ = self.distillation_method  # its refusals, now rather than after the teacher
+        _check_stage("training", self.training)
+        _check_stage("student", self.student)
+        student = self.student
+        check_range("Config", "student.init_sigma", student.init_sigma, 0, open_low=True)
+        check_range("Config", "student.fake_rate_factor", student.fake_rate_factor, 0, open_low=True)
+        check_range("Config", "student.adam_b1", student.adam_b1, 0, 1, open_high=True)
+        check_range("Config", "student.noise_std", student.noise_std, 0, open_low=True)
+        for name in ("optimizer", "fake_optimizer"):
+            check_choice("Config", f"student.{name}", getattr(student, name), ("adam", "muon"))
+        if student.fake_steps is not None:
+            check_range("Config", "student.fake_steps", student.fake_steps, 1)
+        if student.time_weight is not None:
+            check_choice("Config", "student.time_weight", student.time_weight, TIME_WEIGHTS)
+        if self.track == "scratch":
+            if self.teacher is not None:
+                raise fail("Config", "teacher", f"is {self.teacher}", "none with track scratch, which trains its own")
+            self.network.unet(label_dim=0)
+            num_maps = len(self.network.channel_mult) + 1
+            for layer in student.gan_layers or ():
+                check_range("Config", "student.gan_layers", layer, -num_maps, num_maps - 1)
+        data_free = self.is_data_free  # asks for the method, which refuses what does not fit
+        if student.gan_layers is not None and data_free:
+            raise fail(
+                "Config", "student.gan_layers", "is given", f"none, since {self.method} has no discriminator here"
+            )
 
     @property
     def distillation_method(self) -> Method:
@@ -200,6 +215,8 @@ class Config:
             raise fail("Config", "method", f"is {self.method}", "one that regresses onto no pairs of the teacher's")
         student = self.student
         objective = {name: getattr(student, name) for name in ("ratio", "sample_weight") if getattr(student, name)}
+        if method.objective.divergence == reverse_kl():
+            objective.setdefault("ratio", "one")  # its weight is 1 whatever the ratio: no head need be trained for it
         if student.time_weight is not None:
             objective["time_weight"] = TIME_WEIGHTS[student.time_weight]
         names = {"fake_steps": "num_fake_steps", "feature_source": "feature_source"}
@@ -224,26 +241,47 @@ class Config:
         return {"teacher": minutes * self.teacher_share, "student": minutes * (1 - self.teacher_share)}
 
     @property
+    def is_data_free(self) -> bool:
+        """Whether the student's stage sees no image of the data set."""
+        return not self.distillation_method.needs_discriminator
+
+    @property
+    def settings_hash(self) -> str:
+        """Six digits of all that makes the result of a run but its seed: such runs are one line of the table."""
+        stages = {stage: self.fingerprint(stage) for stage in self.stage_minutes}
+        for settings in stages.values():
+            del settings["seed"]
+        rest = (self.stage_minutes, self.num_samples, str(self.teacher))
+        return hashlib.sha256(json.dumps([stages, rest], sort_keys=True).encode()).hexdigest()[:6]
+
+    @property
     def run_directory(self) -> Path:
         """Where this run writes."""
         if self.directory is not None:
             return self.directory
         divergence = self.distillation_method.objective.divergence.name
-        return Path("runs/speedrun") / f"{self.track}-{self.method}-{divergence}-seed{self.seed}"
-
-    @property
-    def is_data_free(self) -> bool:
-        """Whether the student's stage sees no image of the data set."""
-        return not self.distillation_method.needs_discriminator
+        name = f"{self.track}-{self.method}-{divergence}-{self.settings_hash}-seed{self.seed}"
+        return Path("runs/speedrun") / name
 
     def fingerprint(self, stage: str) -> dict[str, Any]:
         """What must not change between the start of a stage and its resumption."""
-        shared = {name: getattr(self, name) for name in ("track", "conditional", "seed", "network")}
-        own = {"teacher": ("training",), "student": ("method", "divergence", "alpha", "training", "student")}[stage]
-        fields = shared | {name: getattr(self, name) for name in own}
-        return {
+        shared = {"track": self.track, "conditional": self.conditional, "seed": self.seed}
+        teacher = {"network": self.network, "training": self.training} if self.track == "scratch" else {}
+        student = {name: getattr(self, name) for name in ("method", "divergence", "alpha", "student")}
+        own = teacher if stage == "teacher" else teacher | student
+        return shared | {
             name: dataclasses.asdict(value)
             if dataclasses.is_dataclass(value) and not isinstance(value, type)
             else value
-            for name, value in fields.items()
+            for name, value in own.items()
         }
+
+
+def _check_stage(group: str, settings: TeacherConfig | StudentConfig) -> None:
+    check_range("Config", f"{group}.batch_size", settings.batch_size, 1)
+    for name in ("ema_images", "learning_rate", "clip_norm"):
+        check_range("Config", f"{group}.{name}", getattr(settings, name), 0, open_low=True)
+    check_range("Config", f"{group}.decay_from", settings.decay_from, 0, 1)
+    check_range("Config", f"{group}.warmup", settings.warmup, 0, settings.decay_from)
+    if settings.steps is not None:
+        check_range("Config", f"{group}.steps", settings.steps, 1)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def teacher_rows(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """The teacher's rows at its standard count and at its best one, and samples of each.
 
-    Kept in ``config.cache`` under all that they depend on but the device.
+    Every part is kept in ``config.cache``, under all that it depends on but the device, as soon as it is there.
     """
     if not config.teacher_levels:
         return {}, {}
@@ -117,33 +118,47 @@ def teacher_rows(
 
         return make_sampler(config, generate)
 
-    def compute() -> dict[str, np.ndarray]:
-        samplers = {num_levels: sampler(num_levels) for num_levels in config.teacher_levels}
-        tried = {n: measure.distances(sample(teacher, config.curve_samples)) for n, sample in samplers.items()}
-        best = min(tried, key=lambda n: next(iter(tried[n].values())))
-        rows, grids = {}, []
-        for num_levels in dict.fromkeys((config.teacher_levels[0], best)):
-            images = samplers[num_levels](teacher, config.num_samples)
-            grids.append(images[:GRID])
-            rows[f"teacher, {2 * num_levels - 1} evaluations"] = {"nfe": 2 * num_levels - 1} | measure(images)
-        return {"rows": np.array(json.dumps(rows)), "grids": np.stack(grids)}
+    teacher_digest = params_digest(teacher)
+    samplers = {num_levels: sampler(num_levels) for num_levels in config.teacher_levels}
 
-    depends_on = (config.teacher_levels, config.num_samples, config.curve_samples, config.sample_batch)
-    name = f"teacher-{digest(params_digest(teacher), measure.digest, depends_on, config.conditional)[:24]}"
-    arrays = cached_arrays(config.cache, name, compute)
-    rows = json.loads(str(arrays["rows"]))
-    return rows, dict(zip(rows, arrays["grids"], strict=True))
+    def kept(
+        kind: str, num_levels: int, num: int, compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        depends_on = (num_levels, num, config.sample_batch, config.conditional)
+        return cached_arrays(config.cache, f"{kind}-{digest(teacher_digest, measure.digest, depends_on)[:24]}", compute)
+
+    def whole(num_levels: int) -> dict[str, np.ndarray]:
+        images = samplers[num_levels](teacher, config.num_samples)
+        row = {"nfe": 2 * num_levels - 1} | measure(images)
+        return {"row": np.array(json.dumps(row)), "grid": images[:GRID]}
+
+    def trial(num_levels: int) -> dict[str, np.ndarray]:
+        distances = measure.distances(samplers[num_levels](teacher, config.curve_samples))
+        return {"distance": np.array(next(iter(distances.values())))}
+
+    tried = {n: float(kept("trial", n, config.curve_samples, partial(trial, n))["distance"]) for n in samplers}
+    rows, grids = {}, {}
+    for num_levels in dict.fromkeys((config.teacher_levels[0], min(tried, key=tried.__getitem__))):
+        arrays = kept("teacher", num_levels, config.num_samples, partial(whole, num_levels))
+        name = f"teacher, {2 * num_levels - 1} evaluations"
+        rows[name], grids[name] = json.loads(str(arrays["row"])), arrays["grid"]
+    return rows, grids
+
+
+def grid_path(folder: Path, step: int) -> Path:
+    """Where a point of the curve keeps its first samples."""
+    return folder / f"step_{step:07d}.npy"
 
 
 def make_curve(
     config: Config, measure: ImageMeasure, sample: Sampler, folder: Path
-) -> Callable[[State, float], dict[str, Any]]:
-    """``(state, minutes) -> distances`` of ``curve_samples``; the first samples of each point are kept as a file."""
+) -> Callable[[State, int], dict[str, Any]]:
+    """``(state, step) -> distances`` of ``curve_samples``; the first samples of each point are kept as a file."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def evaluate(state: State, minutes: float) -> dict[str, Any]:
+    def evaluate(state: State, step: int) -> dict[str, Any]:
         images = sample(state.student_ema, config.curve_samples)
-        np.save(folder / f"minute_{minutes:06.2f}.npy", images[:GRID])
+        np.save(grid_path(folder, step), images[:GRID])
         return measure.distances(images)
 
     return evaluate

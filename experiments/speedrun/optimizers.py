@@ -72,7 +72,10 @@ def build_optimizer(
     name: str, rate_fn: Callable[[Array], Array], *, b1: float, clip_norm: float
 ) -> optax.GradientTransformation:
     """Adam (b2 = 0.99), or Muon without weight decay, its updates of Adam's usual size; gradients are clipped first."""
-    adam = optax.scale_by_adam(b1=b1, b2=0.99)
+    # Without a first decay Adam is RMSprop with bias correction, which keeps no first moment.
+    adam = (
+        optax.scale_by_adam(b1=b1, b2=0.99) if b1 else optax.scale_by_rms(0.99, eps_in_sqrt=False, bias_correction=True)
+    )
     if name == "muon":
         # muon descends and so must its rest: the sign is turned back, since the rate is applied here.
         rest = optax.chain(adam, optax.scale(-1.0))

@@ -24,6 +24,11 @@ class Pixels(NamedTuple):
     labels: Any
 
 
+def data_key(seed: int) -> PRNGKey:
+    """The key of a run's batches, apart from the keys of its noise."""
+    return jax.random.fold_in(jax.random.key(seed), 0x0DA7A)
+
+
 def load_pixels(data_dir: Path) -> tuple[Pixels, Pixels]:
     """Training and test set of ``data_dir/cifar10``, on the host."""
     splits = data.read_cifar10(data_dir / "cifar10")

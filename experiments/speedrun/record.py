@@ -6,6 +6,7 @@ python -m experiments.speedrun.record RUN ... --figure curve.png # distance agai
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -43,6 +44,8 @@ def run_facts(config: Config) -> dict[str, Any]:
         "change": config.change or f"{config.method}, {config.distillation_method.objective.divergence.name}",
         "data": "data-free" if config.is_data_free else "real data",
         "seed": config.seed,
+        "settings_hash": config.settings_hash,
+        "peak_gib": (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
     }
 
 
@@ -52,10 +55,9 @@ def record_lines(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Args:
         results: contents of result files.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for result in results:
-        settings = {name: value for name, value in result["settings"].items() if name not in ("seed", "directory")}
-        key = json.dumps([settings, result["facts"]["commit"], result["facts"]["device"]], sort_keys=True)
+        key = tuple(result["facts"][name] for name in ("settings_hash", "commit", "device"))
         groups.setdefault(key, []).append(result)
     return [_line(runs) for runs in groups.values()]
 
@@ -95,6 +97,9 @@ def _cell(value: Any) -> str:
 
 
 def _commit() -> str:
+    """Of the checkout; where the code travels without its history, what JAXDIV_COMMIT says."""
+    if named := os.environ.get("JAXDIV_COMMIT"):
+        return named
     command = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)

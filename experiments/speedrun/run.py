@@ -12,7 +12,10 @@ those of training; compilation, sampling and the measure are timed apart and pri
 
 import dataclasses
 import json
+import os
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +26,27 @@ from experiments.command_line import run_command
 from experiments.one_step_image.evaluation import format_table
 from experiments.speedrun.clock import Piece, Timing
 from experiments.speedrun.config import Config
-from experiments.speedrun.judge import GRID, make_curve, make_fid, make_measure, make_sampler, student_row, teacher_rows
-from experiments.speedrun.pixels import Pixels, load_pixels
+from experiments.speedrun.judge import (
+    GRID,
+    grid_path,
+    make_curve,
+    make_fid,
+    make_measure,
+    make_sampler,
+    student_row,
+    teacher_rows,
+)
+from experiments.speedrun.pixels import NUM_CLASSES, Pixels, load_pixels
 from experiments.speedrun.plots import save_curves, save_strips
 from experiments.speedrun.record import RESULTS, distance_columns, run_facts
 from experiments.speedrun.student import build_student, distil
 from experiments.speedrun.teacher import load_teacher, train_teacher
 from jaxdiv.checks import fail
 from jaxdiv.metrics import ImageMeasure
+from jaxdiv.networks import count_flops
 from jaxdiv.training import CheckpointError, checkpoint_steps, read_metrics
 
-MEASURE_SECONDS = 150
+STUDENT_SECONDS, TEACHER_SECONDS = 90, 330
 FIRST = {"nfe": "NFE", "num_samples": "samples"}
 LAST = {
     "precision": "precision",
@@ -59,15 +72,14 @@ def run(
         Interrupted: the piece is over, or a signal came: what there is is saved.
     """
     directory = config.run_directory
-    stages = list(config.stage_minutes)
-    if not config.resume and any(checkpoint_steps(directory / stage / "checkpoints") for stage in stages):
-        raise fail("run", "directory", f"{directory} holds an earlier run", "--resume to go on, or another --directory")
+    _prepare(config, directory)
     piece = Piece(config.piece_minutes)
+    started = time.perf_counter()
     train, test = load_pixels(config.data_dir) if splits is None else splits
     measure = make_measure(config, train, test) if measure is None else measure
     distances = {title: measure.floor[name] for name, title in distance_columns(measure.floor).items()}
     say("floor, the test set: " + ", ".join(f"{title} {value:.3f}" for title, value in distances.items()))
-    directory.mkdir(parents=True, exist_ok=True)
+    setup_seconds = time.perf_counter() - started
     pixels = jax.device_put(train)
     stage = {"directory": directory, "piece": piece, "say": say}
 
@@ -82,21 +94,28 @@ def run(
         config, pixels, denoiser, teacher, curve_points=points,
         evaluate=make_curve(config, measure, sample, directory / "samples"), **stage,
     )  # fmt: skip
-    piece.need(MEASURE_SECONDS, "the measure", say)
 
+    piece.need(STUDENT_SECONDS, "the student's measure", say)
     row, images = student_row(config, measure, sample, state.student_ema, make_fid(config, train))
-    of_teacher, grids = teacher_rows(config, measure, denoiser, teacher)
-    rows = {"test set": measure.floor, **of_teacher, "student": row}
     results = {
         "facts": run_facts(config),
         "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "minutes": sum(timing.train_seconds for timing in timings.values()) / 60,
+        "setup_seconds": setup_seconds,
         "stages": {name: _stage_facts(config, name, timing) for name, timing in timings.items()},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(teacher)),
-        "rows": rows,
+        "rows": {"test set": measure.floor, "student": row},
         "curve": [_point(record) for record in read_metrics(directory / "student" / "metrics.jsonl", split="eval")],
     }
-    _write(directory, config, results, grids | {"student": images}, train)
+    pictures = {"data": train.images[:GRID], "student": images}
+    _write(directory, results, pictures)  # now, since the teacher's rows take minutes
+    if config.teacher_levels:
+        piece.need(TEACHER_SECONDS, "the teacher's rows", say)
+        started = time.perf_counter()
+        rows, grids = teacher_rows(config, measure, denoiser, teacher)
+        results["teacher_seconds"] = time.perf_counter() - started
+        results["rows"] = {"test set": measure.floor, **rows, "student": row}
+        _write(directory, results, pictures | grids)
     return results
 
 
@@ -130,28 +149,58 @@ def say(text: str) -> None:
 
 def _stage_facts(config: Config, name: str, timing: Timing) -> dict[str, Any]:
     batch = (config.training if name == "teacher" else config.student).batch_size
-    return timing._asdict() | {"images_per_second": timing.steps * batch / timing.train_seconds}
+    facts = timing._asdict() | {"images_per_second": timing.steps * batch / timing.train_seconds}
+    if name == "teacher":  # a forward pass, and a backward pass of twice its operations
+        forward = count_flops(config.network.unet(label_dim=NUM_CLASSES if config.conditional else 0))
+        facts["model_tflop_per_second"] = 3 * forward * facts["images_per_second"] / 1e12
+    return facts
 
 
 def _point(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("step", "minutes", *distance_columns(record))}
 
 
-def _write(
-    directory: Path, config: Config, results: dict[str, Any], grids: dict[str, np.ndarray], train: Pixels
-) -> None:
+def _prepare(config: Config, directory: Path) -> None:
+    """Refuses a folder with an earlier run unless it is to be resumed, and clears what an aborted one left."""
+    stages = [directory / stage for stage in config.stage_minutes]
+    if not config.resume:
+        if any(checkpoint_steps(stage / "checkpoints") for stage in stages):
+            got = f"{directory} holds an earlier run"
+            raise fail("run", "directory", got, "--resume to go on, or another --directory")
+        for folder in (*stages, directory / "samples"):
+            shutil.rmtree(folder, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _write(directory: Path, results: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
     (directory / RESULTS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (directory / "table.md").write_text(report(results) + "\n", encoding="utf-8")
     save_curves(directory / "curve.png", [results])
-    at_minutes = {path.stem.replace("_", " "): np.load(path) for path in sorted((directory / "samples").glob("*.npy"))}
-    save_strips(directory / "samples.png", {"data": train.images[:GRID]} | at_minutes | grids)
+    points = {
+        f"{point['minutes']:.1f} minutes": np.load(path)
+        for point in results["curve"]
+        if (path := grid_path(directory / "samples", point["step"])).exists()
+    }
+    save_strips(directory / "samples.png", points | pictures)
+
+
+def use_compilation_cache(folder: Path | None) -> None:
+    """Keeps compiled programs in ``folder/compiled`` unless a cache is set: pieces then run the same program."""
+    if folder is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+
+
+def run_and_report(config: Config) -> None:
+    """What the command does."""
+    use_compilation_cache(config.cache)
+    print(report(run(config)))
 
 
 def main() -> None:
     """The command line."""
     run_command(
         Config,
-        lambda config: print(report(run(config))),
+        run_and_report,
         description=__doc__,
         interrupted="--resume goes on from the last checkpoint",
         errors=(ValueError, OSError, CheckpointError),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxdiv import training
 from jaxdiv.training import Interrupted
 from jaxdiv.typing import PyTree
 
-SAVE_SECONDS = 150.0
+COMPILE_SECONDS = 150
 
 
 def run_stage(
@@ -30,7 +31,7 @@ def run_stage(
     piece: Piece,
     say: Callable[[str], None],
     curve_points: int = 0,
-    evaluate: Callable[[PyTree, float], dict[str, Any]] | None = None,
+    evaluate: Callable[[PyTree, int], dict[str, Any]] | None = None,
     progress: tuple[str, ...] = ("loss",),
 ) -> tuple[PyTree, Timing]:
     """Trains for the planned number of steps, from the newest checkpoint if there is one.
@@ -47,8 +48,8 @@ def run_stage(
         fingerprint: what a resumed stage must share with its start.
         piece: the limit of this process.
         say: prints a line.
-        curve_points: evaluations on the way, evenly spaced; the last is at the end.
-        evaluate: ``(state, minutes so far) -> a row``; its time is not training time.
+        curve_points: evaluations on the way, evenly spaced; the last is at the end where the minutes set the steps.
+        evaluate: ``(state, step) -> a row``; its time is not training time.
         progress: metrics beside the bar.
 
     Returns:
@@ -57,18 +58,23 @@ def run_stage(
     folder = directory / name
     plan_path, pieces_path = folder / "plan.json", folder / "pieces.jsonl"
     done_before = max(training.checkpoint_steps(folder / "checkpoints"), default=0)
-    compile_seconds, plan = 0.0, read_plan(plan_path)
+    points = curve_points if evaluate is not None else 0
+    settings = fingerprint | {"minutes": minutes, "steps": steps, "curve_points": points}
+    compile_seconds, plan = 0.0, read_plan(plan_path, settings)
     if plan is None or done_before < plan.steps:
-        compile_seconds, rate = time_steps(step_fn, make_state(), batch_fn)
-        plan = plan or make_plan(plan_path, seconds_per_step=rate, minutes=minutes, steps=steps)
-        say(
-            f"{name}: compiled in {compile_seconds:.0f} s, {1e3 * rate:.1f} ms a step; "
-            f"{plan.steps - done_before} steps to go take {(plan.steps - done_before) * rate / 60:.1f} minutes"
-        )
+        piece.need(COMPILE_SECONDS, f"the {name}'s compilation", say)
+        rate = time_steps(step_fn, make_state(), batch_fn)
+        compile_seconds = rate.compilation
+        if plan is None:
+            plan = make_plan(plan_path, rate, minutes=minutes, steps=steps, points=points, settings=settings)
+        to_go = plan.steps - done_before
+        times = f"compiled in {compile_seconds:.0f} s, {1e3 * rate.step:.1f} ms a step, {rate.save:.1f} s a checkpoint"
+        say(f"{name}: {times}; {to_go} steps to go take {to_go * rate.step / 60:.1f} minutes")
     state = make_state()
     for field, updates in updates_per_step.items():
         state = state._replace(**{field: with_total_steps(getattr(state, field), plan.steps * updates)})
-    seconds_before = total_timing(pieces_path, done_before).train_seconds
+    timing = partial(total_timing, pieces_path, seconds_per_step=plan.seconds_per_step)
+    seconds_before = timing(done_before).train_seconds
     evaluation_seconds = 0.0
 
     def train_seconds() -> float:
@@ -79,7 +85,7 @@ def run_stage(
         jax.block_until_ready(state)
         minute = (seconds_before + train_seconds()) / 60
         start = time.perf_counter()
-        row = {"minutes": minute} | evaluate(state, minute)
+        row = {"minutes": minute} | evaluate(state, step)
         evaluation_seconds += time.perf_counter() - start
         return row
 
@@ -90,7 +96,6 @@ def run_stage(
                 evaluation_seconds=evaluation_seconds,
             )  # fmt: skip
 
-    points = min(curve_points, plan.steps) if evaluate is not None else 0
     started = time.perf_counter()
     try:
         with piece.alarm():
@@ -100,10 +105,10 @@ def run_stage(
                 num_steps=plan.steps,
                 batch_fn=batch_fn,
                 directory=folder,
-                config=fingerprint | {"steps": plan.steps},
-                save_every=max(int(SAVE_SECONDS / plan.seconds_per_step), 1),
+                config=settings,
+                save_every=plan.save_every,
                 log_every=max(plan.steps // 400, 1),
-                eval_every=plan.steps // points if points else None,
+                eval_every=-(-plan.steps // points) if points else None,
                 eval_fn=timed_evaluation if points else None,
                 progress=progress,
                 description=name,
@@ -113,4 +118,4 @@ def run_stage(
         raise
     jax.block_until_ready(state)
     account(plan.steps)
-    return state, total_timing(pieces_path, plan.steps)
+    return state, timing(plan.steps)

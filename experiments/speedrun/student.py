@@ -12,7 +12,7 @@ from experiments.one_step_image.student import digest, flat_metrics
 from experiments.speedrun.clock import Timing
 from experiments.speedrun.config import Config, StudentConfig
 from experiments.speedrun.optimizers import build_optimizer, trapezoid
-from experiments.speedrun.pixels import NUM_CLASSES, Pixels, draw_batch
+from experiments.speedrun.pixels import NUM_CLASSES, Pixels, data_key, draw_batch
 from experiments.speedrun.stage import run_stage
 from jaxdiv import distillation, training
 from jaxdiv.distillation import Batch, State
@@ -74,13 +74,12 @@ def distil(
         head_fn, head = build_head(denoiser, seed=config.seed, layers=settings.gan_layers)
     networks = distillation_networks(denoiser, head_fn, build_student(denoiser, settings))
     update = partial(distillation.update, config=library_config, networks=networks)
-    data_key = jax.random.key(config.seed)
 
     def real(split: Pixels, cycle: Array) -> Batch:
         if not method.needs_discriminator:
             return Batch()
         steps = cycle * method.num_fake_steps + jnp.arange(method.num_fake_steps)
-        draw = partial(draw_batch, split, data_key, batch_size=settings.batch_size)
+        draw = partial(draw_batch, split, data_key(config.seed), batch_size=settings.batch_size)
         images, labels = jax.lax.map(draw, steps)
         return Batch(real=images, real_labels=labels if config.conditional else None)
 

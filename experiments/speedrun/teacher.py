@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from experiments.one_step_image.models import Denoiser
@@ -12,7 +12,7 @@ from experiments.one_step_image.teacher import denoising_loss, load_edm_teacher
 from experiments.speedrun.clock import Timing
 from experiments.speedrun.config import Config
 from experiments.speedrun.optimizers import build_optimizer, trapezoid
-from experiments.speedrun.pixels import NUM_CLASSES, SHAPE, SIGMA_DATA, Pixels, draw_batch
+from experiments.speedrun.pixels import NUM_CLASSES, SHAPE, SIGMA_DATA, Pixels, data_key, draw_batch
 from experiments.speedrun.stage import run_stage
 from jaxdiv import diffusion, networks, training
 from jaxdiv.checks import fail
@@ -64,7 +64,7 @@ def train_teacher(config: Config, pixels: Pixels, **stage: Any) -> tuple[Denoise
 
     def loss_fn(params: PyTree, batch: tuple[Pixels, Array], key: PRNGKey) -> tuple[Array, dict[str, Array]]:
         split, step = batch
-        images, labels = draw_batch(split, jax.random.key(config.seed), step, batch_size=settings.batch_size)
+        images, labels = draw_batch(split, data_key(config.seed), step, batch_size=settings.batch_size)
         return denoising_loss(denoiser, params, images, key, labels if config.conditional else None), {}
 
     decay = training.ema_decay(settings.ema_images / settings.batch_size)
@@ -72,7 +72,7 @@ def train_teacher(config: Config, pixels: Pixels, **stage: Any) -> tuple[Denoise
         "teacher",
         make_state=lambda: training.create_state(denoiser.params, optimizer, jax.random.key(config.seed)),
         step_fn=training.make_train_step(loss_fn, optimizer, decay=decay),
-        batch_fn=lambda step: (pixels, jnp.int32(step)),
+        batch_fn=lambda step: (pixels, np.int32(step)),
         updates_per_step={"optimizer_state": 1},
         minutes=config.stage_minutes["teacher"],
         steps=settings.steps,

@@ -39,9 +39,13 @@ class NoiseBins:
     def mean(self, value: Array, sigma: Array) -> tuple[Array, Array]:
         """Mean of ``value [B]`` in each bin and the count there, both ``[num]``; an empty bin's mean is NaN."""
         index = self.index(sigma)
-        count = jax.ops.segment_sum(jnp.ones_like(value), index, self.num)
-        total = jax.ops.segment_sum(value, index, self.num)
+        count, total = _bin_sums(jnp.ones_like(value), index, self.num), _bin_sums(value, index, self.num)
         return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), count
+
+
+def _bin_sums(value: Array, index: Array, num: int) -> Array:
+    """Sum of the values of each bin, in one order: a scatter on a GPU adds in whatever order its threads come."""
+    return jnp.sum(jnp.where(index == jnp.arange(num)[:, None], value, 0.0), axis=1)
 
 
 class RatioState(NamedTuple):
@@ -85,9 +89,9 @@ def update_ratio(state: RatioState, log_ratio: Array, sigma: Array, *, bins: Noi
     log_ratio = jax.lax.stop_gradient(log_ratio.astype(jnp.float32))
     index = bins.index(sigma)
     top = jax.ops.segment_max(log_ratio, index, bins.num)
-    count = jax.ops.segment_sum(jnp.ones_like(log_ratio), index, bins.num)
+    count = _bin_sums(jnp.ones_like(log_ratio), index, bins.num)
     top = jnp.where(count > 0, top, 0.0)  # an empty segment's maximum is -inf
-    total = jax.ops.segment_sum(jnp.exp(log_ratio - top[index]), index, bins.num)
+    total = _bin_sums(jnp.exp(log_ratio - top[index]), index, bins.num)
     batch_log_mean = top + jnp.log(total / jnp.maximum(count, 1))
     # Finite too: a single infinite or NaN logit would stay in the running mean for ever.
     seen = (count > 0) & jnp.isfinite(batch_log_mean)

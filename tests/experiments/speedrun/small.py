@@ -21,7 +21,7 @@ def small_config(directory: Path, *, training: dict | None = None, student: dict
         network=NetworkConfig(channels=8, channel_mult=(1,), num_blocks=1),
         training=TeacherConfig(**{"batch_size": 8, "steps": 6, **(training or {})}),
         student=StudentConfig(**{"batch_size": 4, "steps": 6, **(student or {})}),
-        **sizes | {"teacher_levels": (2, 3)} | changes,
+        **sizes | {"teacher_levels": (2, 3), "cache": None} | changes,
     )
 
 

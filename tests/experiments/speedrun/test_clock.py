@@ -7,38 +7,63 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.speedrun.clock import (
-    TIMED_CALLS,
-    Piece,
-    Plan,
-    add_piece,
-    make_plan,
-    read_plan,
-    time_steps,
-    total_timing,
-)
+from experiments.speedrun import clock
+from experiments.speedrun.clock import Piece, Plan, Rate, add_piece, make_plan, read_plan, time_steps, total_timing
 from jaxdiv.training import Interrupted
 
+RATE = Rate(compilation=60.0, step=0.25, save=2.0)
+PLAN = {"minutes": 2.0, "steps": None, "points": 0, "settings": {"seed": 0}}
 
-def test_a_plan_fills_the_minutes_or_takes_the_steps_and_is_kept(tmp_path):
+
+def test_a_plan_fills_the_minutes_with_steps_and_a_checkpoint_and_is_kept(tmp_path):
     path = tmp_path / "stage" / "plan.json"
-    assert read_plan(path) is None
-    assert make_plan(path, seconds_per_step=0.25, minutes=2.0, steps=None) == Plan(480, 0.25)
-    assert read_plan(path) == Plan(480, 0.25)
-    assert make_plan(path, seconds_per_step=0.25, minutes=2.0, steps=7).steps == 7
-    assert make_plan(path, seconds_per_step=1e3, minutes=2.0, steps=None).steps == 1
+    assert read_plan(path, {"seed": 0}) is None
+    plan = make_plan(path, RATE, **PLAN)
+    assert plan == Plan(steps=(120 - 2) * 4, seconds_per_step=0.25, save_every=1200, settings={"seed": 0})
+    assert read_plan(path, {"seed": 0}) == plan
+    # Eleven minutes have three checkpoints: two on the way, one at the end.
+    assert make_plan(path, RATE, **PLAN | {"minutes": 11.0}).steps == (660 - 6) * 4
+
+
+def test_the_steps_of_a_plan_are_a_multiple_of_the_points_or_what_is_asked_for(tmp_path):
+    path = tmp_path / "plan.json"
+    assert make_plan(path, RATE, **PLAN | {"points": 5}).steps == 470
+    assert make_plan(path, RATE, **PLAN | {"points": 5, "steps": 7}).steps == 7
+    slow = RATE._replace(step=1e3)
+    assert make_plan(path, slow, **PLAN).steps == make_plan(path, slow, **PLAN)[0] == 1
+    assert make_plan(path, slow, **PLAN | {"points": 3}).steps == 3
+
+
+def test_a_plan_for_other_settings_or_a_damaged_one_is_refused(tmp_path):
+    path = tmp_path / "plan.json"
+    make_plan(path, RATE, **PLAN | {"settings": {"seed": 0, "levels": (1, 2), "rate": 1.0}})
+    assert read_plan(path, {"seed": 0, "levels": (1, 2), "rate": 1.0}) is not None
+    with pytest.raises(ValueError, match="directory .* was begun with other rate, seed; expected the same settings"):
+        read_plan(path, {"seed": 1, "levels": (1, 2)})
+    for text in ("{", '{"steps": 3}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"directory has a damaged .*plan.json"):
+            read_plan(path, {})
 
 
 def test_times_add_up_and_a_killed_pieces_steps_are_taken_at_the_others_rate(tmp_path):
     path = tmp_path / "pieces.jsonl"
-    assert total_timing(path, 0).train_seconds == 0.0
+    assert total_timing(path, 30, seconds_per_step=0.5).train_seconds == 15.0  # the only piece was killed
     add_piece(path, steps=10, train_seconds=20.0, compile_seconds=3.0, evaluation_seconds=1.0)
     add_piece(path, steps=30, train_seconds=40.0, compile_seconds=4.0, evaluation_seconds=2.0)
-    total = total_timing(path, 60)
-    assert total == (60, 90.0, 7.0, 3.0, 2)
+    assert total_timing(path, 60, seconds_per_step=0.5) == (60, 90.0, 7.0, 3.0, 2)
 
 
-def test_the_first_call_is_timed_apart():
+def test_a_line_that_was_cut_off_loses_no_other(tmp_path):
+    path = tmp_path / "pieces.jsonl"
+    entry = {"steps": 10, "train_seconds": 20.0, "compile_seconds": 3.0, "evaluation_seconds": 1.0}
+    add_piece(path, **entry)
+    path.write_text(path.read_text() + '{"steps": 5, "tra')
+    add_piece(path, **entry)
+    assert total_timing(path, 20, seconds_per_step=0.5) == (20, 40.0, 6.0, 2.0, 2)
+
+
+def test_the_first_call_is_timed_apart_and_so_is_a_checkpoint():
     seen = []
 
     @jax.jit
@@ -50,9 +75,9 @@ def test_the_first_call_is_timed_apart():
         seen.append(step)
         return jnp.float32(step)
 
-    first, later = time_steps(step_fn, jnp.float32(0), batch)
-    assert first > 0.05 and later < first
-    assert seen == list(range(TIMED_CALLS + 1))
+    rate = time_steps(step_fn, jnp.float32(0), batch)
+    assert rate.compilation > 0.05 and rate.step < rate.compilation and 0 < rate.save < 60
+    assert seen == list(range(clock.TIMED_CALLS + 1))
 
 
 def test_without_a_limit_nothing_rings():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def test_methods_are_the_published_ones_with_a_mean_over_pixels():
     for name in ("sid", "sida", "dmd2", "uni_instruct", "f_distill", "diff_instruct"):
         published, ours = distillation.METHODS[name], Config(method=name).distillation_method
         factor = 1 / PIXELS if published.objective.reduction == "sum" else 1.0
+        # Under reverse KL the ratio does not enter, so none is asked for.
+        ratio = "one" if name == "uni_instruct" else published.objective.ratio
         expected = dataclasses.replace(
             published,
-            objective=dataclasses.replace(published.objective, reduction="mean"),
+            objective=dataclasses.replace(published.objective, reduction="mean", ratio=ratio),
             gan_weight=ours.gan_weight,
         )
         assert ours == expected, name
@@ -46,6 +49,8 @@ def test_without_its_adversarial_term_a_method_may_be_data_free():
     assert not Config(method="sida").is_data_free
     assert Config(method="sida", student=StudentConfig(gan_weight=0.0)).is_data_free
     assert Config(method="sid").is_data_free
+    assert Config(method="uni_instruct", student=StudentConfig(gan_weight=0.0)).is_data_free  # reverse KL
+    assert not Config(method="uni_instruct", divergence="kl", student=StudentConfig(gan_weight=0.0)).is_data_free
 
 
 @pytest.mark.parametrize(
@@ -62,8 +67,21 @@ def test_minutes_of_the_stages(changes, stages):
 
 
 def test_the_folder_names_the_run():
-    assert Config(method="sid", seed=3).run_directory == Path("runs/speedrun/teacher-sid-reverse_kl-seed3")
+    path = Config(method="sid", seed=3).run_directory
+    assert path.parent == Path("runs/speedrun") and re.fullmatch(r"teacher-sid-reverse_kl-\w{6}-seed3", path.name)
     assert Config(directory=Path("here")).run_directory == Path("here")
+
+
+def test_runs_that_differ_in_more_than_the_seed_have_folders_and_lines_of_their_own():
+    config = Config(method="sid")
+    same = [{"seed": 1}, {"minutes": 12.0}, {"resume": True}, {"cache": None}, {"piece_minutes": 9.0}, {"change": "x"}]
+    assert {dataclasses.replace(config, **changes).settings_hash for changes in same} == {config.settings_hash}
+    other = [
+        {"alpha": 0.5}, {"minutes": 4.0}, {"num_samples": 100}, {"student": StudentConfig(ratio="one")},
+        {"track": "scratch"}, {"teacher": Path("other.npz")},
+    ]  # fmt: skip
+    hashes = {dataclasses.replace(config, **changes).settings_hash for changes in other}
+    assert len(hashes | {config.settings_hash}) == len(other) + 1
 
 
 def test_the_network_of_a_run_from_scratch():
@@ -79,6 +97,9 @@ def test_a_stage_resumes_with_its_own_settings_only():
     other_teacher = dataclasses.replace(config, training=TeacherConfig(batch_size=256))
     assert config.fingerprint("teacher") != other_teacher.fingerprint("teacher")
     json.dumps(config.fingerprint("student"))
+    # From the fixed teacher none of its training matters.
+    fixed, other = Config(), Config(training=TeacherConfig(batch_size=256))
+    assert fixed.fingerprint("student") == other.fingerprint("student")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +121,17 @@ def test_a_stage_resumes_with_its_own_settings_only():
         ({"student": StudentConfig(batch_size=0)}, "student.batch_size"),
         ({"student": StudentConfig(init_sigma=0.0)}, "student.init_sigma"),
         ({"student": StudentConfig(warmup=0.6)}, "student.warmup"),
+        ({"student": StudentConfig(adam_b1=1.5)}, "student.adam_b1"),
+        ({"student": StudentConfig(clip_norm=-1.0)}, "student.clip_norm"),
+        ({"student": StudentConfig(fake_rate_factor=-2.0)}, "student.fake_rate_factor"),
+        ({"student": StudentConfig(noise_std=0.0)}, "student.noise_std"),
+        ({"student": StudentConfig(optimizer="sgd")}, "student.optimizer"),
+        ({"student": StudentConfig(fake_optimizer="sgd")}, "student.fake_optimizer"),
+        ({"student": StudentConfig(time_weight="x")}, "student.time_weight"),
+        ({"student": StudentConfig(fake_steps=0)}, "student.fake_steps"),
+        ({"method": "sid", "student": StudentConfig(gan_layers=(0,))}, "gan_layers is given; expected none"),
+        ({"track": "scratch", "student": StudentConfig(gan_layers=(4,))}, "student.gan_layers"),
+        ({"track": "scratch", "network": NetworkConfig(channels=3)}, "model_channels"),
         ({"training": TeacherConfig(steps=0)}, "training.steps"),
         ({"training": TeacherConfig(ema_images=0)}, "training.ema_images"),
         ({"training": TeacherConfig(learning_rate=0.0)}, "training.learning_rate"),

@@ -14,7 +14,9 @@ from tests.experiments.speedrun.small import small_config
 
 
 def config_of(**changes):
-    return Config(**{"num_samples": 20, "curve_samples": 10, "sample_batch": 6, "teacher_levels": (2, 3)} | changes)
+    return Config(
+        **{"num_samples": 20, "curve_samples": 10, "sample_batch": 6, "teacher_levels": (2, 3), "cache": None} | changes
+    )
 
 
 def noise(params, z, labels):
@@ -67,7 +69,7 @@ def test_the_teachers_rows_are_its_standard_and_its_best_count_and_are_kept(meas
     rows, grids = judge.teacher_rows(config, measure, denoiser, denoiser.params)
     assert list(rows)[0] == "teacher, 3 evaluations" and list(grids) == list(rows)
     assert all(row["nfe"] in (3, 5) and row["num_samples"] == 12 for row in rows.values())
-    monkeypatch.setattr(judge, "make_sampler", None)  # nothing is sampled again
+    monkeypatch.setattr(judge, "make_sampler", lambda *_: None)  # nothing is sampled again
     again, same = judge.teacher_rows(config, measure, denoiser, denoiser.params)
     assert again == rows and all(np.array_equal(same[name], grids[name]) for name in rows)
     with pytest.raises(TypeError):  # other weights are another teacher

@@ -15,10 +15,10 @@ def result(seed, distance, *, change="f_distill, kl", commit="abc", missing=(), 
     }  # fmt: skip
     facts = {
         "date": "2026-11-27", "commit": commit, "device": "H200", "track": "teacher", "change": change,
-        "data": "real data", "seed": seed,
+        "data": "real data", "seed": seed, "settings_hash": method,
     }  # fmt: skip
     return {
-        "facts": facts, "settings": {"seed": seed, "directory": f"run{seed}", "method": method}, "minutes": 12.0 + seed,
+        "facts": facts, "minutes": 12.0 + seed,
         "rows": {
             "test set": row | {"fd_resnet56": 0.05},
             "teacher, 35 evaluations": row | {"fd_resnet56": 1.0},
@@ -69,7 +69,8 @@ def test_folders_without_results_are_an_error(tmp_path, capsys):
     assert "none of the 1 folders holds results.json" in capsys.readouterr().err
 
 
-def test_facts_tell_data_free_from_real_data():
+def test_facts_tell_data_free_from_real_data(monkeypatch):
     assert run_facts(Config(method="sid"))["data"] == "data-free"
+    monkeypatch.setenv("JAXDIV_COMMIT", "c0ffee")
     facts = run_facts(Config(method="f_distill", divergence="kl", change="KL"))
-    assert facts["data"] == "real data" and facts["change"] == "KL" and facts["commit"]
+    assert facts["data"] == "real data" and facts["change"] == "KL" and facts["commit"] == "c0ffee"

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from experiments.speedrun.run import report, run
+from experiments.speedrun import stage
+from experiments.speedrun.run import report, run, use_compilation_cache
 from jaxdiv.training import Interrupted, checkpoint_steps, read_metrics
 from tests.experiments.speedrun.small import small_config
 
@@ -26,9 +28,10 @@ def test_results_hold_every_row_and_the_curve(finished):
     assert all(point["fd_resnet8"] > 0 and point["minutes"] > 0 for point in results["curve"])
     assert results["facts"]["data"] == "real data" and results["facts"]["seed"] == 0
     for name in ("teacher", "student"):
-        stage = results["stages"][name]
-        assert (stage["steps"], stage["pieces"]) == (6, 1)
-        assert stage["train_seconds"] > 0 and stage["images_per_second"] > 0 and stage["compile_seconds"] > 0
+        facts = results["stages"][name]
+        assert (facts["steps"], facts["pieces"]) == (6, 1)
+        assert facts["train_seconds"] > 0 and facts["images_per_second"] > 0 and facts["compile_seconds"] > 0
+    assert results["stages"]["teacher"]["model_tflop_per_second"] > 0
     assert results["minutes"] == pytest.approx(sum(s["train_seconds"] for s in results["stages"].values()) / 60)
 
 
@@ -68,7 +71,10 @@ def test_a_finished_run_resumes_to_the_same_numbers(finished, splits, measure):
     assert again["curve"] == results["curve"] and again["stages"] == results["stages"]
 
 
-def test_a_piece_that_is_over_saves_and_the_next_goes_on_to_the_same_bits(finished, splits, measure, tmp_path):
+def test_a_piece_that_is_over_saves_and_the_next_goes_on_to_the_same_bits(
+    finished, splits, measure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "COMPILE_SECONDS", -1e9)  # so that the piece gets as far as its first step
     config, results = finished
     directory = tmp_path / "pieces"
     shutil.copytree(config.run_directory / "teacher", directory / "teacher")
@@ -83,6 +89,37 @@ def test_a_piece_that_is_over_saves_and_the_next_goes_on_to_the_same_bits(finish
     assert without_times(whole["rows"]["student"]) == without_times(results["rows"]["student"])
     ours, theirs = (read_metrics(d / "student" / "metrics.jsonl") for d in (directory, config.run_directory))
     assert [without_times(record) for record in ours] == [without_times(record) for record in theirs]
+
+
+def test_a_piece_too_short_to_compile_ends_before(splits, measure, tmp_path, capsys):
+    with pytest.raises(Interrupted):
+        run(small_config(tmp_path, piece_minutes=1.0), splits, measure)
+    assert "the piece ends before the teacher's compilation, which takes about 150 s" in capsys.readouterr().err
+
+
+def test_other_settings_do_not_go_on_and_an_aborted_run_leaves_nothing(finished, splits, measure, tmp_path):
+    config, _ = finished
+    other = dataclasses.replace(config, resume=True, training=dataclasses.replace(config.training, learning_rate=1.0))
+    with pytest.raises(ValueError, match="was begun with other training; expected the same settings"):
+        run(other, splits, measure)
+    aborted = tmp_path / "run"
+    shutil.copytree(config.run_directory / "teacher", aborted / "teacher", ignore=lambda *_: ["checkpoints"])
+    (aborted / "samples").mkdir()
+    (aborted / "samples" / "step_0000003.npy").touch()
+    with pytest.raises(Interrupted):  # there is no time, but what was left is cleared
+        run(small_config(aborted, piece_minutes=1.0), splits, measure)
+    assert not (aborted / "teacher").exists() and not list((aborted / "samples").glob("*"))
+
+
+def test_a_compilation_cache_is_set_unless_there_is_one(tmp_path, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: set_to.append((name, value)))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    use_compilation_cache(None)
+    use_compilation_cache(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    use_compilation_cache(tmp_path)
+    assert set_to == [("jax_compilation_cache_dir", str(tmp_path / "compiled"))]
 
 
 @pytest.mark.slow
