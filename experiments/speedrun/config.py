@@ -14,6 +14,7 @@ from jaxdiv.divergences import reverse_kl
 from jaxdiv.networks import UNetConfig
 
 PIXELS = 32 * 32 * 3
+NUM_CLASSES = 10
 TIME_WEIGHTS = {
     "uniform": distillation.uniform,
     "epsilon_space": distillation.epsilon_space,
@@ -196,7 +197,7 @@ class Config:
         if self.track == "scratch":
             if self.teacher is not None:
                 raise fail("Config", "teacher", f"is {self.teacher}", "none with track scratch, which trains its own")
-            self.network.unet(label_dim=0)
+            _ = self.unet  # its refusals
             num_maps = len(self.network.channel_mult) + 1
             for layer in student.gan_layers or ():
                 check_range("Config", "student.gan_layers", layer, -num_maps, num_maps - 1)
@@ -205,6 +206,11 @@ class Config:
             raise fail(
                 "Config", "student.gan_layers", "is given", f"none, since {self.method} has no discriminator here"
             )
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The network of a run from scratch."""
+        return self.network.unet(label_dim=NUM_CLASSES if self.conditional else 0)
 
     @property
     def distillation_method(self) -> Method:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.speedrun.config import NUM_CLASSES
 from jaxdiv import data
 from jaxdiv.checks import fail
 from jaxdiv.typing import Array, PRNGKey
 
-NUM_CLASSES = 10
 HALF_RANGE = 127.5
 SIGMA_DATA = 0.5
 SHAPE = (32, 32, 3)

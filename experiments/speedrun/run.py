@@ -36,7 +36,7 @@ from experiments.speedrun.judge import (
     student_row,
     teacher_rows,
 )
-from experiments.speedrun.pixels import NUM_CLASSES, Pixels, load_pixels
+from experiments.speedrun.pixels import Pixels, load_pixels
 from experiments.speedrun.plots import save_curves, save_strips
 from experiments.speedrun.record import RESULTS, distance_columns, run_facts
 from experiments.speedrun.student import build_student, distil
@@ -151,7 +151,7 @@ def _stage_facts(config: Config, name: str, timing: Timing) -> dict[str, Any]:
     batch = (config.training if name == "teacher" else config.student).batch_size
     facts = timing._asdict() | {"images_per_second": timing.steps * batch / timing.train_seconds}
     if name == "teacher":  # a forward pass, and a backward pass of twice its operations
-        forward = count_flops(config.network.unet(label_dim=NUM_CLASSES if config.conditional else 0))
+        forward = count_flops(config.unet)
         facts["model_tflop_per_second"] = 3 * forward * facts["images_per_second"] / 1e12
     return facts
 

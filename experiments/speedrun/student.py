@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from experiments.one_step_image.models import Denoiser, build_head, distillation_networks
 from experiments.one_step_image.student import digest, flat_metrics
 from experiments.speedrun.clock import Timing
-from experiments.speedrun.config import Config, StudentConfig
+from experiments.speedrun.config import NUM_CLASSES, Config, StudentConfig
 from experiments.speedrun.optimizers import build_optimizer, trapezoid
-from experiments.speedrun.pixels import NUM_CLASSES, Pixels, data_key, draw_batch
+from experiments.speedrun.pixels import Pixels, data_key, draw_batch
 from experiments.speedrun.stage import run_stage
 from jaxdiv import distillation, training
 from jaxdiv.distillation import Batch, State

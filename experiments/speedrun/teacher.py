@@ -12,7 +12,7 @@ from experiments.one_step_image.teacher import denoising_loss, load_edm_teacher
 from experiments.speedrun.clock import Timing
 from experiments.speedrun.config import Config
 from experiments.speedrun.optimizers import build_optimizer, trapezoid
-from experiments.speedrun.pixels import NUM_CLASSES, SHAPE, SIGMA_DATA, Pixels, data_key, draw_batch
+from experiments.speedrun.pixels import SHAPE, SIGMA_DATA, Pixels, data_key, draw_batch
 from experiments.speedrun.stage import run_stage
 from jaxdiv import diffusion, networks, training
 from jaxdiv.checks import fail
@@ -21,8 +21,7 @@ from jaxdiv.typing import Array, PRNGKey, PyTree
 
 def build_denoiser(config: Config) -> Denoiser:
     """The network of a run from scratch."""
-    unet = config.network.unet(label_dim=NUM_CLASSES if config.conditional else 0)
-    apply_fn, params = networks.functional(networks.UNet(unet, rngs=nnx.Rngs(config.seed)))
+    apply_fn, params = networks.functional(networks.UNet(config.unet, rngs=nnx.Rngs(config.seed)))
     return Denoiser(diffusion.precondition(apply_fn, sigma_data=SIGMA_DATA), params, SIGMA_DATA, SHAPE)
 
 
@@ -48,6 +47,8 @@ def load_teacher(config: Config) -> tuple[Denoiser, PyTree]:
 
 def train_teacher(config: Config, pixels: Pixels, **stage: Any) -> tuple[Denoiser, PyTree, Timing]:
     """A teacher by EDM's loss: architecture, averaged weights, time.
+
+    The weights are also written in EDM's names, for ``--track teacher --teacher`` of other runs.
 
     Args:
         config: of the run.
@@ -80,4 +81,6 @@ def train_teacher(config: Config, pixels: Pixels, **stage: Any) -> tuple[Denoise
         progress=("loss", "skipped"),
         **stage,
     )
+    path = stage["directory"] / "teacher_weights" / "speedrun_teacher.npz"
+    networks.save_edm_weights(path, state.ema, config.unet, sigma_data=SIGMA_DATA)
     return denoiser, state.ema, timing

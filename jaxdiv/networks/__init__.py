@@ -4,7 +4,13 @@ from jaxdiv.networks.decoder import Decoder, DecoderInfo
 from jaxdiv.networks.decoder_config import DecoderConfig
 from jaxdiv.networks.decoder_size import cache_bytes_per_token, count_decoder_flops, count_parameters
 from jaxdiv.networks.decoding import DecoderCache, generate, init_cache
-from jaxdiv.networks.edm_weights import config_from_edm, convert_edm_state_dict, load_edm_weights
+from jaxdiv.networks.edm_weights import (
+    config_from_edm,
+    convert_edm_state_dict,
+    edm_state_dict,
+    load_edm_weights,
+    save_edm_weights,
+)
 from jaxdiv.networks.experts import init_balance, update_balance
 from jaxdiv.networks.flops import count_flops
 from jaxdiv.networks.functional import ApplyFn, functional
@@ -35,6 +41,7 @@ __all__ = [
     "count_flops",
     "count_parameters",
     "default_compute_dtype",
+    "edm_state_dict",
     "feature_shapes",
     "functional",
     "generate",
@@ -42,6 +49,7 @@ __all__ = [
     "init_cache",
     "load_edm_weights",
     "read_state_dict",
+    "save_edm_weights",
     "small_8x8",
     "update_balance",
 ]

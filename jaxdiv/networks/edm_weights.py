@@ -16,7 +16,7 @@ from flax import nnx
 from jaxdiv.checks import fail
 from jaxdiv.networks.state_dicts import read_state_dict
 from jaxdiv.networks.unet import UNet
-from jaxdiv.networks.unet_config import UNetConfig
+from jaxdiv.networks.unet_config import UNetConfig, decoder_blocks, encoder_blocks
 from jaxdiv.typing import PyTree
 
 _FUNCTION = "load_edm_weights"
@@ -85,6 +85,55 @@ def _from_edm(path: tuple[Any, ...], value: np.ndarray) -> np.ndarray:
         value = value.transpose(2, 3, 1, 0)
         return value[0, 0] if value.shape[:2] == (1, 1) else value
     return value.T if value.ndim == 2 else value
+
+
+def _to_edm(path: tuple[Any, ...], value: Any) -> np.ndarray:
+    """The inverse of `_from_edm`, float32."""
+    value = np.asarray(value, np.float32)
+    shape = _edm_shape(path, value.shape)
+    if value.ndim > 1:
+        value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
+    if path[-2].key == "qkv":
+        value = value.reshape(3, -1, *value.shape[1:]).swapaxes(0, 1)
+    return value.reshape(shape)
+
+
+def edm_state_dict(params: PyTree, config: UNetConfig) -> dict[str, np.ndarray]:
+    """The inverse of `convert_edm_state_dict`: parameters of ``UNet(config)`` under EDM's names, in PyTorch's layouts.
+
+    Buffers are among them, so EDM's own network loads the arrays with ``strict=True``.
+
+    >>> from jaxdiv.networks import functional, small_8x8
+    >>> _, params = functional(UNet(small_8x8(), rngs=nnx.Rngs(0)))
+    >>> edm_state_dict(params, small_8x8())["model.enc.8x8_conv.weight"].shape
+    (32, 1, 3, 3)
+    """
+    arrays = {_edm_name(path): _to_edm(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for part, blocks in (("enc", encoder_blocks(config)), ("dec", decoder_blocks(config))):
+        for block in blocks:
+            for conv in ("conv0", "skip") if block.resample else ():
+                arrays[f"model.{part}.{block.name}.{conv}{_BUFFER}"] = np.full((1, 1, 2, 2), 0.25, np.float32)
+    return arrays
+
+
+def save_edm_weights(path: str | Path, params: PyTree, config: UNetConfig, *, sigma_data: float = 0.5) -> None:
+    """Writes what `load_edm_weights` reads: the arrays as ``.npz``, EDM's settings as ``config.json`` beside it.
+
+    Args:
+        path: of the ``.npz``; its folder is made.
+        params: parameters of ``UNet(config)``.
+        config: sizes of the network.
+        sigma_data: of the preconditioning, kept among the settings.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise fail("save_edm_weights", "path", f"is {str(path)!r}", "a name that ends in .npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"img_resolution": config.image_size, "img_channels": config.channels, "sigma_data": sigma_data}
+    sizes = ("model_channels", "channel_mult", "num_blocks", "attn_resolutions", "dropout", "label_dim", "augment_dim")
+    settings |= _REQUIRED | {name: getattr(config, name) for name in (*sizes, "channel_mult_emb")}
+    np.savez(path, allow_pickle=False, **edm_state_dict(params, config))
+    path.with_name("config.json").write_text(json.dumps({"EDMPrecond": settings}, indent=1) + "\n")
 
 
 def convert_edm_state_dict(state_dict: dict[str, np.ndarray], config: UNetConfig) -> PyTree:

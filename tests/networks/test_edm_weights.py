@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdiv.networks import UNet, config_from_edm, convert_edm_state_dict, functional, load_edm_weights
+from jaxdiv.networks import (
+    UNet,
+    config_from_edm,
+    convert_edm_state_dict,
+    edm_state_dict,
+    functional,
+    load_edm_weights,
+    save_edm_weights,
+)
 from tests.networks.edm_oracle import edm_denoise, random_state_dict
 from tests.networks.torch_writer import Saved, write_pth
 
@@ -86,6 +94,26 @@ def test_round_trip(dtype):
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(loaded))
+
+
+RICH = NET | {"channel_mult": [1, 2], "attn_resolutions": [4], "label_dim": 3, "augment_dim": 2}
+
+
+def test_what_is_written_has_edms_names_and_is_read_back(tmp_path):
+    config = config_from_edm(RICH)
+    state = random_state_dict(RICH, seed=3)
+    params = convert_edm_state_dict(state, config)
+    ours = edm_state_dict(params, config)
+    assert set(ours) == set(state)  # the buffers too, so that PyTorch loads it strictly
+    for name, value in state.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    save_edm_weights(tmp_path / "new" / "my_teacher.npz", params, config, sigma_data=0.7)
+    again, loaded = load_edm_weights(tmp_path / "new" / "my_teacher.npz")
+    assert again == config
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(loaded), strict=True))
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["EDMPrecond"]["sigma_data"] == 0.7
+    with pytest.raises(ValueError, match=r"save_edm_weights: path is '.*x.pth'; expected a name that ends in .npz"):
+        save_edm_weights(tmp_path / "x.pth", params, config)
 
 
 def test_interleaved_channels_of_q_k_v():

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.speedrun import stage
 from experiments.speedrun.run import report, run, use_compilation_cache
+from experiments.speedrun.teacher import load_teacher
 from jaxdiv.training import Interrupted, checkpoint_steps, read_metrics
 from tests.experiments.speedrun.small import small_config
 
@@ -41,6 +42,13 @@ def test_pictures_and_samples_are_written(finished):
         assert (config.run_directory / name).stat().st_size > 100
     grids = [np.load(path) for path in sorted((config.run_directory / "samples").glob("*.npy"))]
     assert [grid.shape for grid in grids] == [(12, 32, 32, 3)] * 2 and grids[0].dtype == np.uint8
+
+
+def test_the_trained_teacher_is_one_for_the_fixed_track(finished):
+    config, results = finished
+    path = config.run_directory / "teacher_weights" / "speedrun_teacher.npz"
+    denoiser, params = load_teacher(dataclasses.replace(config, track="teacher", teacher=path))
+    assert denoiser.sigma_data == 0.5 and sum(leaf.size for leaf in jax.tree.leaves(params)) == results["parameters"]
 
 
 def test_the_report_has_a_line_per_row_and_the_ratios(finished):
