@@ -19,6 +19,8 @@ from jaxdiv.typing import PyTree
 TIMED_CALLS, TIMED_SECONDS = 8, 10.0
 SAVE_SECONDS = 300.0
 
+StepFn = Callable[[PyTree, PyTree], tuple[PyTree, dict[str, Any]]]
+
 
 class Plan(NamedTuple):
     """Fixed when a stage starts; after that everything is a function of the step."""
@@ -33,12 +35,10 @@ class Plan(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """What the compiled step takes, measured on a copy of the state; seconds."""
+    """What the compiled step and a checkpoint take, in seconds, measured on a copy of the state."""
 
-    compilation: float
     step: float
     save: float
-    """Of one checkpoint."""
 
 
 class Timing(NamedTuple):
@@ -81,22 +81,27 @@ class Piece:
             raise Interrupted(signal.SIGALRM, 0)
 
 
-def time_steps(step_fn: Callable[..., Any], state: PyTree, batch: Callable[[int], Any]) -> Rate:
-    """Times the first call, which compiles, several later ones, and a checkpoint. The state is used up."""
+def time_compilation(step_fn: StepFn, state: PyTree, batch: PyTree) -> tuple[float, PyTree]:
+    """Seconds of the first call, and the state after it."""
     start = time.perf_counter()
-    state, metrics = step_fn(state, batch(0))
-    jax.block_until_ready(metrics)
-    compiled, done = time.perf_counter(), 0
+    state, metrics = step_fn(state, batch)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - start, state
+
+
+def time_steps(step_fn: StepFn, state: PyTree, batch_fn: Callable[[int], PyTree]) -> Rate:
+    """Times steps and a checkpoint; the state is used up."""
+    start, done = time.perf_counter(), 0
     # Long enough for a card to settle at the clock that its power allows.
-    while done < TIMED_CALLS or (time.perf_counter() - compiled < TIMED_SECONDS and done < 50 * TIMED_CALLS):
-        state, metrics = step_fn(state, batch(done + 1))
+    while done < TIMED_CALLS or (time.perf_counter() - start < TIMED_SECONDS and done < 50 * TIMED_CALLS):
+        state, metrics = step_fn(state, batch_fn(done))
         jax.block_until_ready(metrics)
         done += 1
     jax.block_until_ready(state)
     stepped = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(folder, 0, state, config={})
-    return Rate(compiled - start, (stepped - compiled) / done, time.perf_counter() - stepped)
+    return Rate((stepped - start) / done, time.perf_counter() - stepped)
 
 
 def read_plan(path: Path, settings: dict[str, Any]) -> Plan | None:

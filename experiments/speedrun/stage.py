@@ -8,7 +8,17 @@ from typing import Any
 
 import jax
 
-from experiments.speedrun.clock import Piece, Timing, add_piece, make_plan, read_plan, time_steps, total_timing
+from experiments.speedrun.clock import (
+    Piece,
+    StepFn,
+    Timing,
+    add_piece,
+    make_plan,
+    read_plan,
+    time_compilation,
+    time_steps,
+    total_timing,
+)
 from experiments.speedrun.optimizers import with_total_steps
 from jaxdiv import training
 from jaxdiv.training import Interrupted
@@ -21,7 +31,7 @@ def run_stage(
     name: str,
     *,
     make_state: Callable[[], PyTree],
-    step_fn: Callable[[PyTree, Any], tuple[PyTree, dict[str, Any]]],
+    step_fn: StepFn,
     batch_fn: Callable[[int], Any],
     updates_per_step: dict[str, int],
     minutes: float,
@@ -63,13 +73,14 @@ def run_stage(
     compile_seconds, plan = 0.0, read_plan(plan_path, settings)
     if plan is None or done_before < plan.steps:
         piece.need(COMPILE_SECONDS, f"the {name}'s compilation", say)
-        rate = time_steps(step_fn, make_state(), batch_fn)
-        compile_seconds = rate.compilation
+        compile_seconds, used = time_compilation(step_fn, make_state(), batch_fn(0))
         if plan is None:
+            rate = time_steps(step_fn, used, batch_fn)
             plan = make_plan(plan_path, rate, minutes=minutes, steps=steps, points=points, settings=settings)
+        del used
         to_go = plan.steps - done_before
-        times = f"compiled in {compile_seconds:.0f} s, {1e3 * rate.step:.1f} ms a step, {rate.save:.1f} s a checkpoint"
-        say(f"{name}: {times}; {to_go} steps to go take {to_go * rate.step / 60:.1f} minutes")
+        pace = f"{1e3 * plan.seconds_per_step:.1f} ms each, {to_go * plan.seconds_per_step / 60:.1f} minutes"
+        say(f"{name}: compiled in {compile_seconds:.0f} s; {to_go} of {plan.steps} steps to go, {pace}")
     state = make_state()
     for field, updates in updates_per_step.items():
         state = state._replace(**{field: with_total_steps(getattr(state, field), plan.steps * updates)})
