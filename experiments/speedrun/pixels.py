@@ -30,7 +30,14 @@ def data_key(seed: int) -> PRNGKey:
 
 
 def load_pixels(data_dir: Path) -> tuple[Pixels, Pixels]:
-    """Training and test set of ``data_dir/cifar10``, on the host."""
+    """Training and test set of ``data_dir/cifar10``, on the host.
+
+    Raises:
+        ValueError: there is no such folder, or its files are damaged.
+        FileNotFoundError: one of its files is missing.
+    """
+    if not (data_dir / "cifar10").is_dir():
+        raise fail("load_pixels", "data_dir", f"{data_dir} has no folder cifar10", "one as docs/speedrun.md describes")
     splits = data.read_cifar10(data_dir / "cifar10")
     train, test = (Pixels(splits[name]["image"], splits[name]["label"]) for name in ("train", "test"))
     return train, test

@@ -60,6 +60,11 @@ def test_labels_are_balanced():
     assert np.bincount(balanced_labels(30)).tolist() == [3] * 10
 
 
+def test_a_folder_without_the_data_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="data_dir .* has no folder cifar10; expected one as docs/speedrun.md"):
+        load_pixels(tmp_path)
+
+
 def test_the_published_form_is_read(tmp_path, pixels):
     folder = tmp_path / "cifar10"
     folder.mkdir()
