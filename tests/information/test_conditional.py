@@ -71,7 +71,7 @@ def test_a_constant_condition_leaves_ksg(x64):
     rng = np.random.default_rng(2)
     x = rng.normal(size=(200, 2))
     y = x[:, 0] + rng.normal(size=200)
-    assert abs(float(estimate(x, y, np.full(200, 3.0))) - float(ksg(x, y))) < 1e-13
+    assert abs(float(estimate(x, y, np.full(200, 3.0))) - float(jax.jit(ksg)(x, y))) < 1e-13
 
 
 def test_exact_zeros(x64):
@@ -97,14 +97,16 @@ def test_discrete_variables(x64):
 
 
 def test_dtype_nan_grad():
-    x, y, z = jax.random.normal(jax.random.key(0), (3, 60), jnp.float16)
+    x, y, z = np.random.default_rng(0).normal(size=(3, 60)).astype(np.float16)
     found = estimate(x, y, z)
     assert found.value.dtype == jnp.float32 and found.info["local"].shape == (60,) and np.isfinite(found.stderr)
-    np.testing.assert_allclose(jnp.mean(found.info["local"]), found.value, rtol=1e-6)
+    np.testing.assert_allclose(np.mean(found.info["local"]), found.value, rtol=1e-6)
     for at in range(3):
-        assert np.isnan(estimate(*(a.at[0].set(jnp.nan) if i == at else a for i, a in enumerate((x, y, z)))).value)
-    x, y, z = (a.astype(jnp.float32) for a in (x, y, z))
-    np.testing.assert_array_equal(jax.grad(lambda x: frenzel_pompe(x, y, z).value)(x), 0.0)
+        broken = [a.copy() for a in (x, y, z)]
+        broken[at][0] = np.nan
+        assert np.isnan(estimate(*broken).value)
+    x, y, z = (a.astype(np.float32) for a in (x, y, z))
+    np.testing.assert_array_equal(jax.jit(jax.grad(lambda x: frenzel_pompe(x, y, z).value))(x), 0.0)
     np.testing.assert_allclose(estimate(x, y, z, tile=7).value, estimate(x, y, z).value, rtol=1e-6)
 
 

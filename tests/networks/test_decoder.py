@@ -50,15 +50,16 @@ def test_groups_whose_heads_are_copies_are_multi_head_attention():
     """GQA with G groups is MHA whose keys and values repeat each group's for its heads."""
     grouped, full = dataclasses.replace(SMALL, num_kv_heads=2), SMALL
     apply_fn, params = built(grouped)
-    apply_full, _ = functional(Decoder(full, rngs=nnx.Rngs(0)))
+    apply_full, _ = functional(nnx.eval_shape(lambda: Decoder(full, rngs=nnx.Rngs(0))))
+    apply_full = jax.jit(apply_full)
     wide = jax.tree.map(lambda x: x, params)
     for name in ("key", "value"):
         kernel = params["layers"]["attention"][name]["kernel"].reshape(2, 16, 2, 1, 4)
         wide["layers"]["attention"][name]["kernel"] = jnp.repeat(kernel, 2, axis=3).reshape(2, 16, 16)
     tokens = random_tokens(full)
-    np.testing.assert_allclose(apply_full(wide, tokens), apply_fn(params, tokens), atol=2e-5)
-    same, _ = functional(Decoder(dataclasses.replace(SMALL, num_kv_heads=4), rngs=nnx.Rngs(0)))
-    np.testing.assert_array_equal(same(wide, tokens), apply_full(wide, tokens))
+    np.testing.assert_allclose(apply_full(wide, tokens), jax.jit(apply_fn)(params, tokens), atol=2e-5)
+    same, _ = functional(nnx.eval_shape(lambda: Decoder(dataclasses.replace(SMALL, num_kv_heads=4), rngs=nnx.Rngs(0))))
+    np.testing.assert_array_equal(jax.jit(same)(wide, tokens), apply_full(wide, tokens))
 
 
 @pytest.mark.parametrize("name", [*map(slow, ["gqa", "moe_mla"]), "hourglass"])
@@ -119,7 +120,8 @@ def test_balance_gets_no_gradient_and_information_carries_none():
         logits, info = apply_fn(params, tokens, balance=balance, with_info=True)
         return logits.sum(), (info.max_attention_logit.sum() + info.load.sum())
 
-    value, weight = jax.grad(lambda p, b: loss(p, b)[0], argnums=1), jax.grad(lambda p: loss(p, None)[1])
+    value = jax.jit(jax.grad(lambda p, b: loss(p, b)[0], argnums=1))
+    weight = jax.jit(jax.grad(lambda p: loss(p, None)[1]))
     np.testing.assert_array_equal(value(params, random_balance(config)), 0.0)
     assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(weight(params)))
 
@@ -131,9 +133,9 @@ def test_models_and_batches_under_vmap(name):
     _, second = built(config, seed=1)
     tokens = jnp.stack([random_tokens(config), random_tokens(config, seed=2)])
     stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), first, second)
-    together = jax.jit(jax.vmap(apply_fn))(stacked, tokens)
+    together, alone = jax.jit(jax.vmap(apply_fn))(stacked, tokens), jax.jit(apply_fn)
     for params, batch, out in zip((first, second), tokens, together, strict=True):
-        np.testing.assert_allclose(out, apply_fn(params, batch), atol=1e-4)
+        np.testing.assert_allclose(out, alone(params, batch), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gqa", *map(slow, ["mla", "hourglass", "moe"])])
@@ -196,7 +198,7 @@ def test_scanning_keeps_the_program_as_small_as_one_layer():
 def test_tokens_outside_the_vocabulary_are_seen():
     config = SMALL
     apply_fn, params = built(config)
-    logits = apply_fn(params, jnp.array([[1, 2, config.vocab_size, 3], [1, 2, 0, 3], [-1, 2, 0, 3]]))
+    logits = jax.jit(apply_fn)(params, jnp.array([[1, 2, config.vocab_size, 3], [1, 2, 0, 3], [-1, 2, 0, 3]]))
     assert np.isnan(logits[::2]).all() and np.isfinite(logits[1]).all()
 
 

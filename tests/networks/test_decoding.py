@@ -29,8 +29,9 @@ def test_prefill_and_steps_equal_the_full_forward(name):
 def test_hidden_states_come_from_a_cache_too():
     apply_fn, params = built(SMALL)
     tokens = random_tokens(SMALL)
-    hidden, cache = apply_fn(params, tokens, cache=init_cache(SMALL, batch=2), only_hidden=True)
-    np.testing.assert_allclose(hidden, apply_fn(params, tokens, only_hidden=True), atol=1e-5)
+    run = jax.jit(lambda params, **cache: apply_fn(params, tokens, only_hidden=True, **cache))
+    hidden, cache = run(params, cache=init_cache(SMALL, batch=2))
+    np.testing.assert_allclose(hidden, run(params), atol=1e-5)
     assert cache.num_slots == SMALL.max_length
 
 
@@ -49,10 +50,11 @@ def test_a_cache_of_half_precision_is_near():
     config = small("mla")
     apply_fn, params = built(config)
     tokens = random_tokens(config)
-    full = apply_fn(params, tokens)
+    full = jax.jit(apply_fn)(params, tokens)
+    decode = jax.jit(lambda p, tokens, cache: apply_fn(p, tokens, cache=cache))
     cache = init_cache(config, batch=2, dtype=jnp.bfloat16)
     for t in range(tokens.shape[1]):
-        logits, cache = apply_fn(params, tokens[:, t : t + 1], cache=cache)
+        logits, cache = decode(params, tokens[:, t : t + 1], cache)
         assert cache.entries["latent"].dtype == jnp.bfloat16 and logits.dtype == jnp.float32
     assert 0 < np.abs(logits[:, 0] - full[:, -1]).max() < 0.05 * np.std(full)
 
@@ -116,10 +118,12 @@ def test_samples_follow_the_softmax(temperature, top_k):
     apply_fn, params = built(SMALL)
     prompt = jnp.tile(jnp.array([[3, 1]]), (4000, 1))
     settings = {"temperature": temperature, "top_k": top_k, "key": jax.random.key(2)}
-    out = np.asarray(generate(apply_fn, params, prompt, config=SMALL, num_tokens=2, **settings))[:, 2:]
+    run = jax.jit(lambda p, prompt: generate(apply_fn, p, prompt, config=SMALL, num_tokens=2, **settings))
+    out = np.asarray(run(params, prompt))[:, 2:]
+    forward = jax.jit(apply_fn)
 
     def expected(tokens):
-        logits = np.asarray(apply_fn(params, jnp.array([tokens]))[0, -1], np.float64) / temperature
+        logits = np.asarray(forward(params, jnp.array([tokens]))[0, -1], np.float64) / temperature
         if top_k is not None:
             logits = np.where(logits >= np.sort(logits)[-top_k], logits, -np.inf)
         return np.exp(logits) / np.exp(logits).sum()

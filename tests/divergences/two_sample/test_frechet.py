@@ -13,6 +13,15 @@ from tests.divergences.two_sample.reference import central_differences, samples
 SHAPES = [(50, 40, 4), (30, 30, 1), (7, 40, 10), (5, 6, 20), (12, 12, 12), (3, 2, 2)]
 
 
+distance = jax.jit(lambda p, q: ts.frechet_distance(p_samples=p, q_samples=q))  # op by op it is compiled in many pieces
+distance_from_moments = jax.jit(
+    lambda p_mean, p_cov, q_mean, q_cov: ts.frechet_distance_from_moments(
+        p_mean=p_mean, p_covariance=p_cov, q_mean=q_mean, q_covariance=q_cov
+    )
+)
+value_and_gradient = jax.jit(jax.value_and_grad(distance))
+
+
 def moments(x):
     return x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))
 
@@ -21,17 +30,15 @@ def moments(x):
 def test_against_the_host_version(n, m, d, x64):
     p, q = samples(n, n, m, d)
     expected = frechet_distance_from_features(p, q)
-    np.testing.assert_allclose(ts.frechet_distance(p_samples=p, q_samples=q), expected, rtol=1e-11)
-    (p_mean, p_cov), (q_mean, q_cov) = moments(p), moments(q)
-    value = ts.frechet_distance_from_moments(p_mean=p_mean, p_covariance=p_cov, q_mean=q_mean, q_covariance=q_cov)
-    np.testing.assert_allclose(value, expected, rtol=1e-9)
+    np.testing.assert_allclose(distance(p, q), expected, rtol=1e-11)
+    np.testing.assert_allclose(distance_from_moments(*moments(p), *moments(q)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), SHAPES)
 def test_float32(n, m, d):
     p, q = (x.astype(np.float32) for x in samples(n, n, m, d))
     expected = frechet_distance_from_features(p, q)
-    np.testing.assert_allclose(ts.frechet_distance(p_samples=p, q_samples=q), expected, rtol=3e-6)
+    np.testing.assert_allclose(distance(p, q), expected, rtol=3e-6)
 
 
 def test_float32_keeps_narrow_directions():
@@ -39,7 +46,7 @@ def test_float32_keeps_narrow_directions():
     std = 10.0 ** -np.arange(6)
     p, q = (np.random.default_rng(s).normal(size=(200, 6)) * std for s in (0, 1))
     expected = frechet_distance_from_features(p.astype(np.float32), q.astype(np.float32))
-    actual = ts.frechet_distance(p_samples=p.astype(np.float32), q_samples=q.astype(np.float32))
+    actual = distance(p.astype(np.float32), q.astype(np.float32))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -47,40 +54,33 @@ def test_equal_sets_give_zero_and_a_zero_gradient():
     for n, d in ((50, 8), (6, 20)):
         p, _ = samples(0, n, n, d)
         p = p.astype(np.float32)
-        value, gradient = jax.value_and_grad(lambda x, q=p: ts.frechet_distance(p_samples=x, q_samples=q))(p)
+        value, gradient = value_and_gradient(p, p)
         assert 0.0 <= float(value) < 1e-9 * d
         assert np.max(np.abs(gradient)) < 1e-5
-        mean, cov = moments(p)
-        same = {"p_mean": mean, "p_covariance": cov, "q_mean": mean, "q_covariance": cov}
-        assert 0.0 <= float(ts.frechet_distance_from_moments(**same)) < 1e-8 * d
+        assert 0.0 <= float(distance_from_moments(*moments(p), *moments(p))) < 1e-8 * d
 
 
 def test_it_is_never_negative():
     rng = np.random.default_rng(0)
     p = jnp.asarray(rng.normal(size=(200, 12, 5)), jnp.float32)
     q = p + 1e-6 * jnp.asarray(rng.normal(size=p.shape), jnp.float32)
-    values = jax.jit(jax.vmap(lambda p, q: ts.frechet_distance(p_samples=p, q_samples=q)))(p, q)
+    values = jax.jit(jax.vmap(distance))(p, q)
     assert (np.asarray(values) >= 0).all() and (np.asarray(values) < 1e-10).all()
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(6, 5, 2), (4, 5, 3), (9, 7, 1)])
 def test_gradients_in_samples(n, m, d, x64):
     p, q = samples(1, n, m, d)
-    fn = jax.jit(lambda p, q: ts.frechet_distance(p_samples=p, q_samples=q))
-    grad_p, grad_q = jax.jit(jax.grad(fn, (0, 1)))(p, q)
-    np.testing.assert_allclose(grad_p, central_differences(lambda x: fn(x, q), p), rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(grad_q, central_differences(lambda x: fn(p, x), q), rtol=1e-6, atol=1e-8)
+    grad_p, grad_q = jax.jit(jax.grad(distance, (0, 1)))(p, q)
+    np.testing.assert_allclose(grad_p, central_differences(lambda x: distance(x, q), p), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(grad_q, central_differences(lambda x: distance(p, x), q), rtol=1e-6, atol=1e-8)
 
 
 def test_gradients_in_moments(x64):
     p, q = samples(2, 20, 25, 3)
     arguments = [*moments(p), *moments(q)]
-
-    def fn(a, b, c, d):
-        return ts.frechet_distance_from_moments(p_mean=a, p_covariance=b, q_mean=c, q_covariance=d)
-
-    gradients = jax.grad(fn, (0, 1, 2, 3))(*arguments)
-    plain = jax.jit(fn)
+    gradients = jax.jit(jax.grad(distance_from_moments, (0, 1, 2, 3)))(*arguments)
+    plain = distance_from_moments
     for i in range(4):
         numeric = central_differences(lambda x, i=i: plain(*arguments[:i], x, *arguments[i + 1 :]), arguments[i])
         np.testing.assert_allclose(gradients[i], numeric, rtol=1e-6, atol=1e-8)
@@ -92,18 +92,16 @@ def test_the_gradient_in_a_covariance_is_one_less_the_transport_map(x64):
     inverse = np.linalg.inv(root)
     transport = inverse @ np.real(scipy.linalg.sqrtm(root @ q @ root)) @ inverse
     zero = np.zeros(4)
-    gradient = jax.grad(
-        lambda c: ts.frechet_distance_from_moments(p_mean=zero, p_covariance=c, q_mean=zero, q_covariance=q)
-    )(p)
+    gradient = jax.jit(jax.grad(distance_from_moments, 1))(zero, p, zero, q)
     np.testing.assert_allclose(gradient, np.eye(4) - transport, atol=1e-9)
 
 
 def test_singular_sets_have_finite_gradients():
     p, q = (x.astype(np.float32) for x in samples(4, 4, 5, 9))
-    gradient = jax.grad(lambda x: ts.frechet_distance(p_samples=x, q_samples=q))(p)
+    gradient = value_and_gradient(p, q)[1]
     assert np.isfinite(gradient).all() and np.max(np.abs(gradient)) > 0.01
     constant = np.ones((4, 3), np.float32)
-    gradient = jax.grad(lambda x: ts.frechet_distance(p_samples=x, q_samples=constant))(constant + 1.0)
+    gradient = value_and_gradient(constant + 1.0, constant)[1]
     np.testing.assert_allclose(gradient, np.full((4, 3), 0.5), rtol=1e-5)
 
 
