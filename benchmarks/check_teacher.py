@@ -26,7 +26,8 @@ def check_teacher(folder: Path) -> dict[float, float]:
     """The largest absolute difference of D by noise level."""
     (weights,) = (path for path in folder.glob("*.npz") if path.name != "check.npz")
     config, params = load_edm_weights(weights)
-    apply_fn, _ = functional(UNet(dataclasses.replace(config, dtype="float32"), rngs=nnx.Rngs(0)))
+    config = dataclasses.replace(config, dtype="float32")
+    apply_fn, _ = functional(nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0))))
 
     @jax.jit
     def denoise(params, x, sigma):

@@ -51,7 +51,7 @@ def test_network_equals_the_oracle(name, dtype, tolerance, x64):
 
     config = config_from_edm(net)
     params = convert_edm_state_dict(state, config)
-    apply_fn, _ = functional(UNet(dataclasses.replace(config, dtype=dtype), rngs=nnx.Rngs(0)))
+    apply_fn, _ = functional(nnx.eval_shape(lambda: UNet(dataclasses.replace(config, dtype=dtype), rngs=nnx.Rngs(0))))
 
     def cast(array):
         return None if array is None else jnp.asarray(array, dtype)

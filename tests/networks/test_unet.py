@@ -25,22 +25,26 @@ C_NOISE = jnp.array([-1.5, 0.0, 1.1])
 
 
 @pytest.fixture(scope="module")
-def params():
+def fresh():
+    """The function and its parameters at first."""
+    return functional(UNet(CONFIG, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def params(fresh):
     """Parameters with no layer near zero."""
-    _, params = functional(UNet(CONFIG, rngs=nnx.Rngs(0)))
 
     def enlarge(path, leaf):
         names = [entry.key for entry in path]
         quiet = names[-1] == "kernel" and (names[-2] in ("conv1", "proj") or "aux" in names[-2])
         return leaf * 1e5 if quiet else leaf
 
-    return jax.tree_util.tree_map_with_path(enlarge, params)
+    return jax.tree_util.tree_map_with_path(enlarge, fresh[1])
 
 
 @pytest.fixture(scope="module")
-def apply_fn():
-    apply_fn, _ = functional(UNet(CONFIG, rngs=nnx.Rngs(0)))
-    return jax.jit(apply_fn, static_argnames="with_features")
+def apply_fn(fresh):
+    return jax.jit(fresh[0], static_argnames="with_features")
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +52,8 @@ def out(apply_fn, params):
     return apply_fn(params, X, C_NOISE)
 
 
-def test_output_is_near_zero_at_first(apply_fn):
-    _, params = functional(UNet(CONFIG, rngs=nnx.Rngs(0)))
-    out = apply_fn(params, X, C_NOISE)
+def test_output_is_near_zero_at_first(fresh, apply_fn):
+    out = apply_fn(fresh[1], X, C_NOISE)
     assert out.shape == X.shape and out.dtype == jnp.float32
     assert 0 < np.abs(out).max() < 1e-3
 
@@ -66,7 +69,7 @@ def test_features_need_the_encoder_and_the_bottleneck_alone(apply_fn, params):
         _, features = apply_fn(params, X, C_NOISE, with_features=True)
         return sum(jnp.sum(f**2) for f in features)
 
-    gradient = jax.grad(total)(params)
+    gradient = jax.jit(jax.grad(total))(params)
     used = {name: any(np.any(leaf) for leaf in jax.tree.leaves(block)) for name, block in gradient["dec"].items()}
     assert [name for name, is_used in used.items() if is_used] == ["2x2_in0"]
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["enc"]["2x2_block0"]["conv1"]))
@@ -107,7 +110,8 @@ def test_dropout_follows_the_key(apply_fn, params, out):
 
 
 def test_bfloat16_is_close_to_float32(params, out):
-    apply_fn, _ = functional(UNet(dataclasses.replace(CONFIG, dtype="bfloat16"), rngs=nnx.Rngs(0)))
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    apply_fn, _ = functional(nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0))))
     half, features = jax.jit(lambda p: apply_fn(p, X, C_NOISE, with_features=True))(params)
     assert half.dtype == jnp.float32 and features[0].dtype == jnp.bfloat16
     error = np.sqrt(np.mean((half - out) ** 2) / np.mean(out**2))
@@ -116,7 +120,8 @@ def test_bfloat16_is_close_to_float32(params, out):
 
 @pytest.mark.slow
 def test_gradients_equal_finite_differences(params, x64):
-    apply_fn, _ = functional(UNet(dataclasses.replace(CONFIG, dtype="float64"), rngs=nnx.Rngs(0)))
+    config = dataclasses.replace(CONFIG, dtype="float64")
+    apply_fn, _ = functional(nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0))))
     inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, X, C_NOISE))
     loss = jax.jit(lambda inputs: jnp.sum(jnp.sin(apply_fn(*inputs))))
     gradient = jax.jit(jax.grad(loss))(inputs)
