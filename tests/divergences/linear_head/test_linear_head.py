@@ -46,7 +46,9 @@ def test_values_and_gradients_of_both_sides(divergence, x64):
     got = jax.jit(lambda d, w: [jax.value_and_grad(loss, (0, 1))(d, w, **form) for form in FORMS.values()])(
         data, WEIGHTS
     )
-    value, (grads, weight_grad) = jax.value_and_grad(oracle, (0, 1))(in_float64(data), WEIGHTS.astype(jnp.float64))
+    value, (grads, weight_grad) = jax.jit(jax.value_and_grad(oracle, (0, 1)))(
+        in_float64(data), WEIGHTS.astype(jnp.float64)
+    )
     weight_grad = weight_grad.at[3].set(got[0][1][1][3])  # a token of weight 0 is not looked at
     for form in got:
         assert relative_errors(form, (value, (grads, weight_grad))) < 3e-6
@@ -60,10 +62,17 @@ def test_one_loss_per_token(form, x64):
     def loss(data):
         return linear_head_divergence(jd.jensen_shannon(0.3), **data, **FORMS[form], reduction="none")
 
-    values, pull = jax.vjp(loss, data)
-    expected, dense_pull = jax.vjp(lambda d: dense(jd.jensen_shannon(0.3), d), in_float64(data))
+    def value_and_pull(function):
+        def run(data, cotangents):
+            values, pull = jax.vjp(function, data)
+            return values, *pull(cotangents)
+
+        return jax.jit(run)
+
+    values, got = value_and_pull(loss)(data, cotangents)
+    oracle = value_and_pull(lambda d: dense(jd.jensen_shannon(0.3), d))
+    expected, wanted = oracle(in_float64(data), cotangents.astype(jnp.float64))
     assert relative_errors(values, expected) < 2e-6
-    (got,), (wanted,) = pull(cotangents), dense_pull(cotangents.astype(jnp.float64))
     for name in ("q_hidden", "q_head", "q_bias"):
         assert relative_errors(got[name], wanted[name]) < 8e-6  # cotangents of both signs cancel
     assert all(not np.any(got[name]) for name in ("p_hidden", "p_head", "p_bias")), "the fixed side got a gradient"
@@ -71,11 +80,12 @@ def test_one_loss_per_token(form, x64):
 
 def test_reductions_and_leading_axes():
     data = arrays(tokens=12)
-    per_token = linear_head_divergence(jd.kl(), **data, reduction="none")
+    run = jax.jit(lambda data, **kw: linear_head_divergence(jd.kl(), **data, **kw), static_argnames="reduction")
+    per_token = run(data, reduction="none")
     weights = jnp.arange(12.0)
     batched = dict(data, p_hidden=data["p_hidden"].reshape(3, 4, -1), q_hidden=data["q_hidden"].reshape(3, 4, -1))
-    assert linear_head_divergence(jd.kl(), **batched, reduction="none").shape == (3, 4)
-    call = lambda **kw: float(linear_head_divergence(jd.kl(), **batched, **kw))  # noqa: E731
+    assert run(batched, reduction="none").shape == (3, 4)
+    call = lambda **kw: float(run(batched, **kw))  # noqa: E731
     np.testing.assert_allclose(call(), per_token.mean(), rtol=1e-6)
     np.testing.assert_allclose(call(reduction="sum"), per_token.sum(), rtol=1e-6)
     np.testing.assert_allclose(
@@ -90,8 +100,10 @@ def test_reductions_and_leading_axes():
 def test_masked_tokens_may_hold_anything(form):
     data = arrays()
     spoilt = dict(data, q_hidden=data["q_hidden"].at[3].set(jnp.nan), p_hidden=data["p_hidden"].at[3].set(jnp.inf))
-    run = jax.value_and_grad(
-        lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form], weights=WEIGHTS, differentiate_p=True)
+    run = jax.jit(
+        jax.value_and_grad(
+            lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form], weights=WEIGHTS, differentiate_p=True)
+        )
     )
     clean, dirty = run(data), run(spoilt)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
@@ -102,7 +114,7 @@ def test_masked_tokens_may_hold_anything(form):
 def test_identical_models_are_at_distance_zero(divergence):
     data = arrays()
     same = {f"{side}_{part}": data[f"q_{part}"] for side in "pq" for part in ("hidden", "head", "bias")}
-    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(divergence, **d, token_block=4))(same)
+    value, grads = jax.jit(jax.value_and_grad(lambda d: linear_head_divergence(divergence, **d, token_block=4)))(same)
     assert float(value) == 0.0
     assert all(float(jnp.abs(g).max()) < 1e-7 for g in jax.tree.leaves(grads))
 
@@ -110,7 +122,7 @@ def test_identical_models_are_at_distance_zero(divergence):
 def test_continuous_in_pi():
     """Normalised JS(pi) runs from KL(p || q) to KL(q || p)."""
     data = arrays()
-    value = lambda d: float(linear_head_divergence(d, **data))  # noqa: E731
+    value = lambda d: float(jax.jit(lambda data: linear_head_divergence(d, **data))(data))  # noqa: E731
     np.testing.assert_allclose(value(jd.jensen_shannon(1e-6).normalized()), value(jd.kl()), rtol=1e-4)
     np.testing.assert_allclose(value(jd.jensen_shannon(1 - 1e-6).normalized()), value(jd.reverse_kl()), rtol=1e-3)
 
@@ -120,15 +132,16 @@ def test_removed_categories(form):
     """A bias of -inf takes a category from its side: p's costs q f(0), q's costs p lim f(r)/r."""
     data = arrays()
     data["p_bias"] = data["p_bias"].at[:5].set(-jnp.inf)
-    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form]))(data)
+    run = jax.jit(jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form])))
+    value, grads = run(data)
     log_p = jax.nn.log_softmax(data["p_hidden"] @ data["p_head"].T + data["p_bias"])
     log_q = jax.nn.log_softmax(data["q_hidden"] @ data["q_head"].T + data["q_bias"])
     expected = jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * (log_p - log_q), 0.0).sum(-1).mean()
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
     data["q_bias"] = data["q_bias"].at[10].set(-jnp.inf)
-    assert linear_head_divergence(jd.kl(), **data, **FORMS[form]) == jnp.inf
-    assert np.isfinite(linear_head_divergence(jd.jensen_shannon(), **data, **FORMS[form]))
+    assert run(data)[0] == jnp.inf
+    assert np.isfinite(jax.jit(lambda d: linear_head_divergence(jd.jensen_shannon(), **d, **FORMS[form]))(data))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -136,29 +149,31 @@ def test_sixteen_bit_arrays(dtype, x64):
     """Products of 16-bit arrays accumulate in float32; gradients come back in their dtype, rounded once or twice."""
     data = arrays(dtype=dtype)
     run = lambda d, **form: linear_head_divergence(jd.kl(), **d, **form)  # noqa: E731
-    value, grads = jax.value_and_grad(run)(data, token_block=4)
-    expected, wanted = jax.value_and_grad(lambda d: dense(jd.kl(), d).mean())(in_float64(data))
+    value, grads = jax.jit(jax.value_and_grad(lambda d: run(d, token_block=4)))(data)
+    expected, wanted = jax.jit(jax.value_and_grad(lambda d: dense(jd.kl(), d).mean()))(in_float64(data))
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, expected, rtol=3e-6)
     for name in ("q_hidden", "q_head", "q_bias"):
         assert grads[name].dtype == dtype
         assert relative_errors(grads[name], wanted[name]) < 8e-3
-    tiny = jax.grad(run)({**data, "q_hidden": data["q_hidden"], "p_hidden": data["p_hidden"]})
+    tiny = jax.jit(jax.grad(run))({**data, "q_hidden": data["q_hidden"], "p_hidden": data["p_hidden"]})
     assert float(jnp.abs(tiny["q_hidden"]).max()) > 0
 
 
 def test_mean_over_many_float16_tokens_keeps_its_gradient():
     """1/N times a probability is below float16's range; the weights travel relative to the largest."""
     data = arrays(dtype=jnp.float16, tokens=4096)
-    grads = jax.grad(lambda d: linear_head_divergence(jd.kl(), **d))(data)
-    expected = jax.grad(lambda d: dense(jd.kl(), d).mean())({k: v.astype(jnp.float32) for k, v in data.items()})
+    grads = jax.jit(jax.grad(lambda d: linear_head_divergence(jd.kl(), **d)))(data)
+    expected = jax.jit(jax.grad(lambda d: dense(jd.kl(), d).mean()))(
+        {k: v.astype(jnp.float32) for k, v in data.items()}
+    )
     assert relative_errors(grads["q_head"], expected["q_head"]) < 2e-2
 
 
 def test_float64_stays(x64):
     data = in_float64(arrays())
-    value, grads = jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, vocab_block=16))(data)
-    expected, wanted = jax.value_and_grad(lambda d: dense(jd.kl(), d).mean())(data)
+    value, grads = jax.jit(jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, vocab_block=16)))(data)
+    expected, wanted = jax.jit(jax.value_and_grad(lambda d: dense(jd.kl(), d).mean()))(data)
     assert value.dtype == jnp.float64
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     assert relative_errors(grads["q_head"], wanted["q_head"]) < 1e-12
@@ -167,8 +182,8 @@ def test_float64_stays(x64):
 def test_vmap_over_problems():
     data = [arrays(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *data)
-    run = jax.value_and_grad(lambda d: linear_head_divergence(jd.jensen_shannon(), **d, token_block=4))
-    values, grads = jax.vmap(run)(stacked)
+    run = jax.jit(jax.value_and_grad(lambda d: linear_head_divergence(jd.jensen_shannon(), **d, token_block=4)))
+    values, grads = jax.jit(jax.vmap(run))(stacked)
     for i in range(2):
         value, grad = run(data[i])
         np.testing.assert_allclose(values[i], value, rtol=1e-6)
