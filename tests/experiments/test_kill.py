@@ -16,6 +16,7 @@ WHOLE = " ".join(
 )
 
 
+@pytest.mark.slow  # both resume in their own tests; tests/training/test_kill kills the loop they share
 def test_killed_in_both_stages_and_resumed_is_bit_identical(tmp_path):
     command = f"{TRAININGS} 1"
     finish(start(command, tmp_path / "alone"))

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.one_step_image.teacher import denoising_loss, load_teacher, teacher_optimizer, train_teacher
 from jaxdiv import networks
-from jaxdiv.training import checkpoint_steps, read_metrics
+from jaxdiv.training import checkpoint_path, checkpoint_steps, load_leaves, read_metrics
 from tests.experiments.small import contents, small_config
 
 CONFIG = small_config()
@@ -38,6 +38,19 @@ def test_a_finished_training_is_not_done_again(trained, images):
     _, again = train_teacher(CONFIG, images, folder / "teacher")
     assert same(params, again)
     assert contents(folder) == before
+
+
+def test_an_interrupted_training_resumes_to_the_same_bits(trained, images, tmp_path):
+    folder, _, params = trained
+    shutil.copytree(folder / "teacher", tmp_path / "teacher", ignore=shutil.ignore_patterns("step_00000020"))
+    assert checkpoint_steps(tmp_path / "teacher" / "checkpoints") == [10]
+    _, again = train_teacher(CONFIG, images, tmp_path / "teacher")
+    assert same(params, again)
+    alone, resumed = (load_leaves(checkpoint_path(run / "teacher" / "checkpoints", 20)) for run in (folder, tmp_path))
+    assert list(alone) == list(resumed) and len(alone) > len(jax.tree.leaves(params))  # the optimizer's state too
+    for name, leaf in alone.items():
+        assert np.asarray(leaf).tobytes() == np.asarray(resumed[name]).tobytes(), name
+    assert [record["step"] for record in read_metrics(tmp_path / "teacher" / "metrics.jsonl")] == [20]
 
 
 def test_a_trained_teacher_is_loaded(trained, images):
