@@ -29,13 +29,13 @@ from experiments.generalization_bounds.quantities import (
 from experiments.generalization_bounds.records import is_saturated, layer_measures, make_records
 from jaxdiv.information import encoder_information, posterior_information
 
-SMALL = {
+SMALL = {  # those of test_generalization_bounds_run, so that both files train by one program of the cache
     "depths": (1, 2),
     "widths": (4, 6),
     "weight_decays": (0.0, 1.0),
     "num_draws": 2,
     "num_seeds": 2,
-    "num_train": 40,
+    "num_train": 200,
     "steps": 30,
     "average_steps": 10,
     "noise_draws": 2,
@@ -43,6 +43,13 @@ SMALL = {
     "trials": 200,
 }
 CONFIG = Config(**SMALL)
+
+
+# Compiled once per shape: operation by operation they are dozens of programs.
+noise_of = jax.jit(draw_noise, static_argnums=2)
+losses_of = jax.jit(losses)
+encoder_of = jax.jit(encoder_information, static_argnames="bound")
+posterior_of = jax.jit(posterior_information)
 
 
 @pytest.fixture(scope="module")
@@ -79,24 +86,26 @@ def test_the_network_is_the_one_of_the_docstring():
     params = init_network(jax.random.key(0), inputs=64, depth=2, width=50, outputs=10)
     assert [layer.kernel.shape for layer in params] == [(64, 50), (50, 50), (50, 10)]
     for layer in params:
-        assert np.std(layer.kernel) == pytest.approx(len(layer.kernel) ** -0.5, rel=0.1)
+        assert np.std(np.asarray(layer.kernel)) == pytest.approx(len(layer.kernel) ** -0.5, rel=0.1)
     images = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
-    noise = draw_noise(jax.random.key(1), params, 3, 0.5)
-    logits, means = apply_network(params, images, noise)
-    first = np.tanh(images @ params[0].kernel)
-    second = np.tanh((first + noise[0]) @ params[1].kernel)
+    noise = np.asarray(noise_of(jax.random.key(1), params, 3, 0.5))
+    logits, means = jax.jit(apply_network)(params, images, noise)
+    kernels = [np.asarray(layer.kernel) for layer in params]
+    first = np.tanh(images @ kernels[0])
+    second = np.tanh((first + noise[0]) @ kernels[1])
     np.testing.assert_allclose(means, [first, second], atol=1e-5)
-    np.testing.assert_allclose(logits, (second + noise[1]) @ params[2].kernel, atol=1e-5)
-    assert np.std(draw_noise(jax.random.key(1), params, 200, 0.5)) == pytest.approx(0.5, rel=0.02)
+    np.testing.assert_allclose(logits, (second + noise[1]) @ kernels[2], atol=1e-5)
+    assert np.std(np.asarray(noise_of(jax.random.key(1), params, 200, 0.5))) == pytest.approx(0.5, rel=0.02)
 
     labels = np.array([0, 3, 9])
-    loss, wrong = losses(params, images, labels, noise)
+    loss, wrong = losses_of(params, images, labels, noise)
+    logits = np.asarray(logits)
     log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(loss, -np.asarray(log_probs)[range(3), labels], atol=1e-5)
+    np.testing.assert_allclose(loss, -log_probs[range(3), labels], atol=1e-5)
     np.testing.assert_array_equal(wrong, np.argmax(logits, 1) != labels)
     keys = jax.random.split(jax.random.key(2), 3)
-    each = [losses(params, images, labels, draw_noise(k, params, 3, 0.5)) for k in keys]
-    found = expected_losses(params, images, labels, key=jax.random.key(2), scale=0.5, draws=3)
+    each = [losses_of(params, images, labels, noise_of(k, params, 3, 0.5)) for k in keys]
+    found = jax.jit(lambda p: expected_losses(p, images, labels, key=jax.random.key(2), scale=0.5, draws=3))(params)
     np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-5)
 
 
@@ -105,6 +114,7 @@ def test_a_network_of_the_group_is_the_network_alone(learned):
     assert len(set(zip(*group, strict=True))) == len(group.seed) == 8
     keys = jax.random.split(jax.random.key(CONFIG.seed), CONFIG.num_seeds)
     alone_fn = jax.jit(lambda *a: learn_network(CONFIG, *a, depth=2, width=4))
+    learned = jax.tree.map(np.asarray, learned)
     for g in (1, 6):
         images, labels = digits.train_images[group.draw[g]], digits.train_labels[group.draw[g]]
         alone = alone_fn(images, labels, group.weight_decay[g], keys[group.seed[g]])
@@ -143,26 +153,28 @@ def test_layer_information_is_the_encoders_at_known_noise():
     params = init_network(jax.random.key(4), inputs=5, depth=3, width=6, outputs=2)
     images, labels = rng.normal(size=(30, 5)).astype(np.float32), rng.integers(0, 2, 30)
     key = jax.random.key(5)
-    found = jax.jit(lambda p: layer_information(p, images, labels, key=key, scale=0.5))(params)
+    found, apart = jax.jit(
+        lambda p: [layer_information(p, images, labels, key=key, scale=scale) for scale in (0.5, 1e-4)]
+    )(params)
     shared, *keys = jax.random.split(key, 4)
-    noise = draw_noise(shared, params, 1, 0.5)
+    noise = np.asarray(noise_of(shared, params, 1, 0.5))
+    log_variances = np.full((30, 6), np.log(0.25), np.float32)
     z = images
     for layer in range(3):
-        mean = jnp.tanh(z @ params[layer].kernel + params[layer].bias)
+        mean = np.tanh(z @ np.asarray(params[layer].kernel) + np.asarray(params[layer].bias))
         for bound in ("lower", "upper"):
-            one = encoder_information(mean, jnp.full((30, 6), np.log(0.25)), labels, key=keys[layer], bound=bound)
+            one = encoder_of(mean, log_variances, labels, key=keys[layer], bound=bound)
             np.testing.assert_allclose(found[bound][layer], one.value, rtol=1e-4)
         z = mean + noise[layer]
     sizes = np.bincount(labels)
     np.testing.assert_allclose(found["ceiling"], (sizes * np.log(sizes)).sum() / 30, rtol=1e-5)
-    apart = layer_information(params, images, labels, key=key, scale=1e-4)
     np.testing.assert_allclose(apart["lower"][0], apart["ceiling"][0], rtol=1e-4)
 
 
 def test_baselines_by_hand():
     rng = np.random.default_rng(1)
     kernels = [rng.normal(size=shape) for shape in ((3, 4), (4, 4), (4, 2))]
-    found = baselines([Layer(jnp.asarray(k, jnp.float32), jnp.zeros(k.shape[1])) for k in kernels])
+    found = jax.jit(baselines)([Layer(jnp.asarray(k, jnp.float32), jnp.zeros(k.shape[1])) for k in kernels])
     frobenius = [np.square(k).sum() for k in kernels]
     assert found["squared weights"] == pytest.approx(sum(frobenius), rel=1e-5)
     assert found["log Frobenius product"] == pytest.approx(np.log(np.prod(frobenius)) / 2, rel=1e-5)
@@ -179,11 +191,11 @@ def test_parameter_information_is_the_posteriors(learned):
     for first in (0, 6):  # the two draws of one setting
         for layers in (1, 2):
             mean, variance = (
-                np.stack([np.concatenate([np.ravel(leaf[g]) for leaf in jax.tree.leaves(tree[:layers])])
+                np.stack([np.concatenate([np.ravel(np.asarray(leaf)[g]) for leaf in jax.tree.leaves(tree[:layers])])
                           for g in (first, first + 1)])
                 for tree in (learned.mean, learned.variance)
             )  # fmt: skip
-            estimate = posterior_information(mean, np.log(np.maximum(variance, VARIANCE_FLOOR)))
+            estimate = posterior_of(mean, np.log(np.maximum(variance, VARIANCE_FLOOR)))
             for g in (first, first + 1):
                 np.testing.assert_allclose(found["parameters"][g, layers - 1], estimate.value, rtol=1e-4)
                 divergence = np.mean(estimate.info["divergences"])
@@ -196,14 +208,14 @@ def test_measured_losses_are_those_of_the_splits(learned):
     group, measured = Group.of(quiet), measure_group(quiet, digits, learned)
     records = make_records(quiet, measured, parameter_information(quiet, learned), depth=2, width=4)
     for g in (0, 5):
-        params = jax.tree.map(lambda leaf, g=g: leaf[g], learned.params)
+        params = jax.tree.map(lambda leaf, g=g: np.asarray(leaf)[g], learned.params)
         for split, images, labels in (
             ("train", digits.train_images[group.draw[g]], digits.train_labels[group.draw[g]]),
             ("test", digits.test_images, digits.test_labels),
         ):
-            loss, wrong = losses(params, images, labels, jnp.zeros((2, 1, 4)))
-            assert records[g][f"{split} loss"] == pytest.approx(float(jnp.mean(loss)), rel=1e-4)
-            assert records[g][f"{split} error"] == pytest.approx(float(jnp.mean(wrong)), abs=0.01)
+            loss, wrong = losses_of(params, images, labels, np.zeros((2, 1, 4), np.float32))
+            assert records[g][f"{split} loss"] == pytest.approx(float(np.mean(loss)), rel=1e-4)
+            assert records[g][f"{split} error"] == pytest.approx(float(np.mean(wrong)), abs=0.01)
     assert [record["draw"] for record in records] == group.draw.tolist()
     assert records[5]["weight_decay"] == group.weight_decay[5] and records[5]["seed"] == group.seed[5]
 

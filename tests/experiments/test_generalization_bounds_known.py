@@ -157,7 +157,8 @@ def test_the_linear_network_against_simulation_and_closed_form():
     n, trials = 4, 100_000
     maps = draw_maps(KEY, widths=(8, 8, 2), gain=1.5)
     assert [matrix.shape for matrix in maps] == [(8, 8), (2, 8)]
-    found = linear_network(jax.random.key(1), maps, num_samples=n, trials=TRIALS)
+    run = jax.jit(lambda key, maps: linear_network(key, maps, num_samples=n, trials=TRIALS))
+    found = run(jax.random.key(1), maps)
     rng = np.random.default_rng(3)
     a, b = (np.asarray(matrix, np.float64) for matrix in maps)
     z = rng.normal(size=(trials, n, 8))
@@ -180,12 +181,16 @@ def test_the_linear_network_against_simulation_and_closed_form():
     assert float(found.gap) < float(found.bounds["layers"][-1])
 
 
+@jax.jit
+def layer_bounds(key, gain):
+    maps = draw_maps(key, widths=(8, 8, 8, 2), gain=gain)
+    return linear_network(key, maps, num_samples=10, trials=TRIALS).bounds["layers"]
+
+
 @pytest.mark.parametrize("gain", [0.3, 1.0, 3.0])
 def test_the_last_layer_has_the_least_bound(gain):
     for seed in range(3):
-        key = jax.random.key(seed)
-        maps = draw_maps(key, widths=(8, 8, 8, 2), gain=gain)
-        bounds = np.asarray(linear_network(key, maps, num_samples=10, trials=TRIALS).bounds["layers"])
+        bounds = np.asarray(layer_bounds(jax.random.key(seed), gain))
         assert (np.diff(bounds) <= 1e-4 * bounds[:-1]).all()
 
 

@@ -29,9 +29,9 @@ def test_weights_have_the_deviation_of_a_cut_normal():
 
 def test_the_perceptron_is_its_matrices():
     model = perceptron("relu")
-    params = model.init_fn(jax.random.key(1))
+    params = jax.jit(model.init_fn)(jax.random.key(1))
     x = TASK.patterns[:50]
-    logits, layers = model.apply_fn(params, x, jax.random.key(0))
+    logits, layers = jax.jit(model.apply_fn)(params, x, jax.random.key(0))
     expected = x
     for layer, found in zip(params[:-1], layers, strict=False):
         expected = np.maximum(expected @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]), 0.0)
@@ -43,25 +43,26 @@ def test_the_perceptron_is_its_matrices():
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_convolution_is_that_of_the_compiler(stride):
-    x, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 8, 8, 3), (3, 3, 3, 5)]))
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in [(2, 8, 8, 3), (3, 3, 3, 5)])
     expected = jax.lax.conv_general_dilated(
-        jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, (stride, stride), "VALID",
+        np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, (stride, stride), "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
-    np.testing.assert_allclose(convolve(x, kernel, stride=stride), expected, atol=1e-4)
+    found = jax.jit(convolve, static_argnames="stride")(x, kernel, stride=stride)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_every_hidden_layer_carries_the_noise():
     model = convolutional("tanh", noise=0.1)
-    params = model.init_fn(jax.random.key(0))
+    params = jax.jit(model.init_fn)(jax.random.key(0))
     x = jnp.ones((300, 8, 8, 1))  # equal images: what differs is noise
     apply_fn = jax.jit(model.apply_fn)
-    _, layers = apply_fn(params, x, jax.random.key(1))
+    layers, again = (jax.tree.map(np.asarray, apply_fn(params, x, jax.random.key(n))[1]) for n in (1, 2))
     assert [layer.shape[1:] for layer in layers] == [(8, 8, 8), (4, 4, 16), (32,)] and len(model.layer_names) == 3
-    assert float(jnp.std(layers[0], axis=0).mean()) == pytest.approx(0.1, abs=0.003)
-    assert all(float(jnp.std(layer, axis=0).mean()) > 0.1 for layer in layers[1:])  # and that of the layers before
-    _, again = apply_fn(params, x, jax.random.key(2))
-    assert all(bool(jnp.all(a != b)) for a, b in zip(layers, again, strict=True))
+    assert float(np.std(layers[0], axis=0).mean()) == pytest.approx(0.1, abs=0.003)
+    assert all(float(np.std(layer, axis=0).mean()) > 0.1 for layer in layers[1:])  # and that of the layers before
+    assert all(bool(np.all(a != b)) for a, b in zip(layers, again, strict=True))
 
 
 def test_snapshots_are_in_equal_ratios():
@@ -103,11 +104,12 @@ def test_bins_of_distinct_inputs_count_patterns():
 
 
 def test_pairwise_measures_are_those_with_labels():
-    layer = jax.random.normal(jax.random.key(0), (300, 3))
+    layer = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     labels = np.asarray(layer[:, 0] > 0.3).astype(np.int32)
-    found = pairwise(layer, [np.flatnonzero(labels == c) for c in (0, 1)], 0.1)
-    plain = [float(bound) for bound in kolchinsky_tracey_bounds(layer, variance=0.1)]
-    lower, upper = kolchinsky_tracey_bounds(layer, variance=0.1, labels=labels)
+    found = jax.jit(lambda x: pairwise(x, [np.flatnonzero(labels == c) for c in (0, 1)], 0.1))(layer)
+    bounds = jax.jit(kolchinsky_tracey_bounds)
+    plain = [float(bound) for bound in bounds(layer, variance=0.1)]
+    lower, upper = bounds(layer, variance=0.1, labels=labels)
     np.testing.assert_allclose(found["kde_lower"], [plain[0], float(lower)], atol=1e-4)
     np.testing.assert_allclose(found["kde_upper"], [plain[1], float(upper)], atol=1e-4)
     np.testing.assert_allclose(found["kde"], [plain[1], float(upper.info["same_bound"])], atol=1e-4)
@@ -165,7 +167,7 @@ def test_what_lies_above_the_last_edge_is_one_symbol_but_not_in_the_layers_own_r
 
 
 def test_a_constant_layer_tells_nothing(measure):
-    found = measure(jnp.full((4096, 3), 3.0), jax.random.key(0), False)
+    found = measure(jnp.full((4096, 3), 3.0, jnp.float32), jax.random.key(0), False)  # strongly typed as the others
     for name in ("bins", "range_bins", "kde_lower", "kde_upper", "kde"):
         assert found[name] == pytest.approx([0.0, 0.0], abs=1e-4), name
     np.testing.assert_allclose(found["neighbors"], [0.0, 0.0], atol=0.06)
