@@ -12,6 +12,8 @@ import scipy.stats
 from jaxdiv.divergences import exponential_family as ef
 from jaxdiv.divergences import likelihood_risk as er
 
+estimation_risk = jax.jit(er.estimation_risk, static_argnums=0, static_argnames="num_samples")
+
 
 def exact_multinomial_risk(p, n):
     """E KL(p || estimate) = sum p_i E[-log(x_i / (n p_i))], x_i binomial; outcomes with an empty class left out."""
@@ -32,7 +34,7 @@ def test_multinomial_risk(x64, n):
     """10 categories: what remains after 1/n and 1/n^2 is of order 1/n^3."""
     p = np.random.default_rng(0).dirichlet(np.full(10, 20.0))
     expected = exact_multinomial_risk(p, n)
-    risk = er.estimation_risk(ef.categorical_log_partition, natural=natural(p), num_samples=n)
+    risk = estimation_risk(ef.categorical_log_partition, natural=natural(p), num_samples=n)
     assert float(risk.leading) == 9 / (2 * n)
     assert float(risk.leading) == pytest.approx(expected, rel=40.0 / n)
     # For categories the second term is (5/12 sum 1/p - k/2 + 1/12) / n^2, k = 10.
@@ -44,7 +46,7 @@ def test_multinomial_risk(x64, n):
 def test_the_uniform_case_of_ten_categories(x64):
     """2 n / p * risk at n = 2000 is 1.00408 in truth; a simulation's .9985 lies within its own noise of that."""
     exact = exact_multinomial_risk(np.full(10, 0.1), 2000)
-    risk = er.estimation_risk(ef.categorical_log_partition, natural=jnp.zeros(9), num_samples=2000)
+    risk = estimation_risk(ef.categorical_log_partition, natural=jnp.zeros(9), num_samples=2000)
     assert 2 * 2000 / 9 * exact == pytest.approx(1.0041, abs=1e-4)
     assert float(risk.leading + risk.second) == pytest.approx(exact, rel=1e-4)
 
@@ -55,7 +57,7 @@ def test_poisson_risk(x64):
     k = np.arange(1, 3000)
     mass = scipy.stats.poisson.pmf(k, n * rate)
     exact = np.sum(mass * (rate * np.log(rate * n / k) - rate + k / n))
-    risk = er.estimation_risk(ef.poisson_log_partition, natural=jnp.log(jnp.array([rate])), num_samples=n)
+    risk = estimation_risk(ef.poisson_log_partition, natural=jnp.log(jnp.array([rate])), num_samples=n)
     assert float(risk.second) == pytest.approx(5 / 12 / rate / n**2, rel=1e-9)
     assert float(risk.leading + risk.second) == pytest.approx(exact, rel=1e-4)
 
@@ -64,7 +66,7 @@ def test_exponential_risk(x64):
     """Rate 1: the estimate's mean is a Gamma(n) / n, E KL = E[log m + 1 / m - 1] = digamma(n) - log n + n/(n-1) - 1."""
     n = 300
     exact = scipy.special.digamma(n) - math.log(n) + n / (n - 1) - 1
-    risk = er.estimation_risk(ef.exponential_log_partition, natural=jnp.array([-1.0]), num_samples=n)
+    risk = estimation_risk(ef.exponential_log_partition, natural=jnp.array([-1.0]), num_samples=n)
     assert float(risk.leading) != pytest.approx(exact, rel=1e-3)
     assert float(risk.leading + risk.second) == pytest.approx(exact, rel=1e-4)
 
@@ -76,12 +78,12 @@ def test_misspecified_risk(x64):
     sample_mean = 1 + 4 * k / n
     exact = np.sum(scipy.stats.binom.pmf(k, n, 0.5) * (3 * np.log(3 / sample_mean) - 3 + sample_mean))
     fn, eta = ef.poisson_log_partition, jnp.log(jnp.array([3.0]))
-    risk = er.estimation_risk(fn, natural=eta, num_samples=n, statistics_covariance=jnp.array([[4.0]]))
+    risk = estimation_risk(fn, natural=eta, num_samples=n, statistics_covariance=jnp.array([[4.0]]))
     assert risk.second is None
     assert float(risk.leading) == pytest.approx(4 / 3 / (2 * n), rel=1e-12)
     assert float(risk.leading) == pytest.approx(exact, rel=2 / n)
     own = jax.hessian(fn)(eta)
-    specified = er.estimation_risk(fn, natural=eta, num_samples=n, statistics_covariance=own)
+    specified = estimation_risk(fn, natural=eta, num_samples=n, statistics_covariance=own)
     assert float(specified.leading) == pytest.approx(1 / (2 * n), rel=1e-12)
 
 
@@ -90,11 +92,11 @@ def test_batches_and_gradients(x64):
 
     @jax.jit
     def second(t):
-        return er.estimation_risk(ef.categorical_log_partition, natural=eta + t, num_samples=50).second
+        return estimation_risk(ef.categorical_log_partition, natural=eta + t, num_samples=50).second
 
     value, slope = jax.jit(lambda t: jax.jvp(second, (t,), (1.0,)))(0.0)
     assert value.shape == slope.shape == (3,)
-    one = er.estimation_risk(ef.categorical_log_partition, natural=eta[0], num_samples=50)
+    one = estimation_risk(ef.categorical_log_partition, natural=eta[0], num_samples=50)
     np.testing.assert_allclose(value[0], one.second, rtol=1e-12)
     step = 1e-5
     np.testing.assert_allclose(slope, (second(step) - second(-step)) / (2 * step), rtol=1e-7, atol=1e-12)
