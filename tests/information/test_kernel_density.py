@@ -9,6 +9,8 @@ from scipy.stats import norm
 
 from jaxdiv.information import kolchinsky_tracey_bounds
 
+bounds_of = jax.jit(kolchinsky_tracey_bounds, static_argnames="chunk_size")
+
 
 def dense(means, variance, labels, chosen, factor, everyone=False):
     """-mean_i log mean_j exp(-|m_i - m_j|^2 / (factor variance)) over j in i's class, in loops."""
@@ -29,7 +31,7 @@ def mixture_entropy(points, variance):
 
 def test_it_brackets_the_gaussian_channel():
     x = np.random.default_rng(0).normal(size=1500)
-    lower, upper = kolchinsky_tracey_bounds(x, variance=0.1, chunk_size=500)
+    lower, upper = bounds_of(x, variance=0.1, chunk_size=500)
     truth = 0.5 * np.log(11.0)
     assert lower.kind == "lower bound" and upper.kind == "upper bound"
     np.testing.assert_allclose([float(lower), float(upper)], [0.966, 1.633], atol=0.03)
@@ -42,10 +44,10 @@ def test_both_informations_lie_between_for_a_known_mixture(x64):
     points, labels = np.array([-2.0, -1.5, 0.3, 0.9, 2.0, 2.1]), np.array([0, 0, 1, 1, 1, 0])
     for variance in (0.05, 0.5, 4.0):
         whole, noise = mixture_entropy(points, variance), 0.5 * np.log(2.0 * np.pi * np.e * variance)
-        lower, upper = kolchinsky_tracey_bounds(points, variance=variance)
+        lower, upper = bounds_of(points, variance=variance)
         assert float(lower) < whole - noise < float(upper)
         given = sum(np.mean(labels == c) * mixture_entropy(points[labels == c], variance) for c in (0, 1))
-        lower, upper = kolchinsky_tracey_bounds(points, variance=variance, labels=labels)
+        lower, upper = bounds_of(points, variance=variance, labels=labels)
         assert float(lower) < whole - given < float(upper)
 
 
@@ -55,13 +57,13 @@ def test_it_is_its_definition_whatever_the_chunks(x64, variance):
     means, labels = rng.normal(size=(23, 3)), rng.integers(0, 3, 23)
     whole = [dense(means, variance, labels, labels, factor, everyone=True) for factor in (8.0, 2.0)]
     inner = [dense(means, variance, labels, labels, factor) for factor in (8.0, 2.0)]
-    pair = kolchinsky_tracey_bounds(means, variance=variance, chunk_size=5)
+    pair = bounds_of(means, variance=variance, chunk_size=5)
     np.testing.assert_allclose([e.value for e in pair], whole, rtol=1e-12)
-    pair = kolchinsky_tracey_bounds(means, variance=variance, labels=labels, chunk_size=7)
+    pair = bounds_of(means, variance=variance, labels=labels, chunk_size=7)
     np.testing.assert_allclose([e.value for e in pair], [whole[0] - inner[1], whole[1] - inner[0]], rtol=1e-12)
     same = [e.info["same_bound"] for e in pair]
     np.testing.assert_allclose(same, [whole[0] - inner[0], whole[1] - inner[1]], rtol=1e-12)
-    np.testing.assert_allclose([jnp.mean(e.info["local"]) for e in pair], [e.value for e in pair], rtol=1e-12)
+    np.testing.assert_allclose([np.mean(e.info["local"]) for e in pair], [e.value for e in pair], rtol=1e-12)
 
 
 def test_limits():
@@ -85,7 +87,7 @@ def test_limits():
     free = values(twice, jnp.repeat(jnp.arange(2), 6), 1.0)  # labels say nothing about the point
     assert free[2] < 0.0 < free[3]
     np.testing.assert_allclose(free[4:], 0.0, atol=1e-6)
-    np.testing.assert_allclose(free[1], kolchinsky_tracey_bounds(x[:6], variance=1.0)[1].value, rtol=1e-6)
+    np.testing.assert_allclose(free[1], bounds_of(x[:6], variance=1.0)[1].value, rtol=1e-6)
     for bad in (x.at[4, 0].set(jnp.nan), x.at[4, 0].set(jnp.inf)):
         assert np.all(np.isnan(values(bad, labels, 0.1)))
 
@@ -99,7 +101,7 @@ def test_gradients_reach_means_and_variance(x64):
         lower, upper = kolchinsky_tracey_bounds(means, variance=variance, labels=labels, chunk_size=3)
         return lower.value + 2.0 * upper.value
 
-    by_means, by_variance = jax.grad(value, (0, 1))(means, jnp.float64(0.2))
+    by_means, by_variance = jax.jit(jax.grad(value, (0, 1)))(means, jnp.float64(0.2))
     step, way = 1e-5, jnp.cos(jnp.arange(14.0)).reshape(7, 2)
     numeric = (value(means + step * way, 0.2) - value(means - step * way, 0.2)) / (2.0 * step)
     np.testing.assert_allclose(jnp.vdot(by_means, way), numeric, rtol=1e-7)

@@ -25,16 +25,9 @@ P, Q = samples(0, 9, 6, 3)
 def test_all_relabellings_by_brute_force(name, statistic, estimator, x64):
     kernel, k = KERNELS[name]
     key = jax.random.key(3)
-    result = ts.kernel_permutation_test(
-        key,
-        p_samples=P,
-        q_samples=Q,
-        kernel=kernel,
-        statistic=statistic,
-        estimator=estimator,
-        num_permutations=20,
-        chunk_size=4,
-    )
+    options = {"statistic": statistic, "estimator": estimator, "num_permutations": 20, "chunk_size": 4}
+    test = jax.jit(functools.partial(ts.kernel_permutation_test, kernel=kernel, **options))
+    result = test(key, p_samples=P, q_samples=Q)
     pooled, labels = np.concatenate([P, Q]), np.asarray(_labels(key, 9, 6, 20))
     assert labels.shape == (15, 21) and (labels.sum(axis=0) == 9).all() and len(np.unique(labels.T, axis=0)) > 15
     fn = reference.mmd if statistic == "mmd" else reference.cauchy_schwarz
@@ -51,12 +44,14 @@ def test_the_statistic_is_the_functions_own():
     def test(**options):
         return jax.jit(functools.partial(ts.kernel_permutation_test, **fixed, **options))(key, **both)
 
-    np.testing.assert_allclose(test().statistic, ts.squared_mmd(**both), rtol=1e-5)
+    np.testing.assert_allclose(test().statistic, jax.jit(ts.squared_mmd)(**both), rtol=1e-5)
     np.testing.assert_allclose(
-        test(kernel=ts.distance_kernel(), estimator="biased").statistic, ts.energy_distance(**both), rtol=1e-5
+        test(kernel=ts.distance_kernel(), estimator="biased").statistic, jax.jit(ts.energy_distance)(**both), rtol=1e-5
     )
     np.testing.assert_allclose(
-        test(statistic="cauchy_schwarz", estimator="biased").statistic, ts.kernel_cauchy_schwarz(**both), rtol=1e-5
+        test(statistic="cauchy_schwarz", estimator="biased").statistic,
+        jax.jit(ts.kernel_cauchy_schwarz)(**both),
+        rtol=1e-5,
     )
 
 
@@ -68,9 +63,8 @@ def test_null_values_are_among_all_relabellings():
         float(distance(p_samples=pooled[list(s)], q_samples=pooled[list(everything - set(s))]))
         for s in itertools.combinations(range(6), 3)
     ]
-    result = ts.permutation_test(
-        jax.random.key(0), ts.energy_distance, p_samples=p, q_samples=q, num_permutations=300, batch_size=50
-    )
+    test = functools.partial(ts.permutation_test, statistic_fn=ts.energy_distance, num_permutations=300, batch_size=50)
+    result = jax.jit(test)(jax.random.key(0), p_samples=p, q_samples=q)
     distinct = np.sort(values)[::2]
     counts = np.argmin(np.abs(np.asarray(result.null)[:, None] - distinct), axis=1)
     np.testing.assert_allclose(result.null, distinct[counts], atol=3e-6)
@@ -173,7 +167,6 @@ def test_values_equal_to_rounding_count_and_infinities_too():
 def test_samples_far_apart_are_the_least_likely_labelling():
     p = np.random.default_rng(0).normal(size=(20, 2))
     for statistic in ("mmd", "cauchy_schwarz"):
-        result = ts.kernel_permutation_test(
-            jax.random.key(0), p_samples=p, q_samples=p + 1e4, kernel=ts.gaussian_kernel(1.0), statistic=statistic
-        )
+        test = functools.partial(ts.kernel_permutation_test, kernel=ts.gaussian_kernel(1.0), statistic=statistic)
+        result = jax.jit(test)(jax.random.key(0), p_samples=p, q_samples=p + 1e4)
         assert float(result.p_value) == pytest.approx(1 / 201) and not np.isnan(result.null).any()
