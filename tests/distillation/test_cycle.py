@@ -54,6 +54,7 @@ from tests.distillation.cycles import (
 )
 
 
+@functools.partial(jax.jit, static_argnames="method")
 def by_hand(student, fake, step, method, key=KEY):
     """The cycle of PLAIN, written out: a loop of gradient steps on EDM's denoising loss, then Diff-Instruct's step."""
     key_fake, key_student = jax.random.split(jax.random.fold_in(key, step))

@@ -9,6 +9,7 @@ from jaxdiv.information import gaussian_information_bottleneck
 from jaxdiv.information.gaussian_bottleneck import GaussianBottleneck
 
 pytestmark = pytest.mark.usefixtures("x64")
+bottleneck = jax.jit(gaussian_information_bottleneck)
 
 
 def covariances(d_x, d_y, seed=0):
@@ -46,7 +47,7 @@ def test_the_eigenvalue_form_of_the_source():
     """Left eigenvectors of C_{x|y} C_x^{-1} with lambda, r and alpha as Chechik et al. write them."""
     cov_x, cross, cov_y = covariances(4, 3, seed=1)
     beta = 6.0
-    out = gaussian_information_bottleneck(cov_x, cross, cov_y, tishby_beta=beta)
+    out = bottleneck(cov_x, cross, cov_y, tishby_beta=beta)
     given_y = cov_x - cross @ np.linalg.solve(cov_y, cross.T)
     values, vectors = np.linalg.eig((given_y @ np.linalg.inv(cov_x)).T)
     order = np.argsort(values.real)
@@ -68,7 +69,7 @@ def test_no_random_projection_does_better():
     cov_x, cross, cov_y = covariances(3, 2, seed=2)
     rng = np.random.default_rng(3)
     for beta in (1.5, 3.0, 30.0):
-        out = gaussian_information_bottleneck(cov_x, cross, cov_y, tishby_beta=beta)
+        out = bottleneck(cov_x, cross, cov_y, tishby_beta=beta)
         best = float(out.information_x - beta * out.information_y)
         for trial in range(300):
             near = np.asarray(out.projection) if trial % 2 else 0.0
@@ -82,7 +83,7 @@ def test_the_scalar_case_by_hand():
     cross = np.array([[2.0 * 3.0 * rho]])
 
     def solve(beta):
-        return gaussian_information_bottleneck(np.array([[4.0]]), cross, np.array([[9.0]]), tishby_beta=beta)
+        return bottleneck(np.array([[4.0]]), cross, np.array([[9.0]]), tishby_beta=beta)
 
     np.testing.assert_allclose(solve(2.0).critical_betas, [1 / rho**2], rtol=1e-14)
     below = solve(1.7777)
@@ -96,13 +97,14 @@ def test_invariance_and_slope():
     cov_x, cross, cov_y = covariances(3, 3, seed=4)
     a, b = np.random.default_rng(5).normal(size=(2, 3, 3))
 
+    @jax.jit
     def informations(beta, *given):
         return jnp.stack(gaussian_information_bottleneck(*given, tishby_beta=beta)[1:3])
 
     plain = informations(7.0, cov_x, cross, cov_y)
     mapped = informations(7.0, a @ cov_x @ a.T, a @ cross @ b.T, b @ cov_y @ b.T)
     np.testing.assert_allclose(mapped, plain, rtol=1e-9)
-    slope = jax.jacfwd(informations)(jnp.float64(7.0), cov_x, cross, cov_y)
+    slope = jax.jit(jax.jacfwd(informations))(jnp.float64(7.0), cov_x, cross, cov_y)
     np.testing.assert_allclose(slope[1] / slope[0], 1 / 7.0, rtol=1e-12)
 
 
@@ -110,10 +112,11 @@ def test_gradients_survive_equal_correlations():
     """Four inputs and one output: three correlations are 0, and their eigenvectors have no derivative."""
     cov_x, cross, cov_y = covariances(4, 1, seed=6)
 
+    @jax.jit
     def rate(c):
         return gaussian_information_bottleneck(cov_x, c, cov_y, tishby_beta=30.0).information_x
 
-    gradient = jax.grad(rate)(jnp.asarray(cross))
+    gradient = jax.jit(jax.grad(rate))(jnp.asarray(cross))
     step = 1e-6 * np.eye(4)[:, :, None]
     differences = [(rate(cross + h) - rate(cross - h)) / 2e-6 for h in step]
     np.testing.assert_allclose(gradient[:, 0], differences, rtol=1e-6, atol=1e-9)
@@ -121,12 +124,12 @@ def test_gradients_survive_equal_correlations():
 
 def test_limits_and_dtypes():
     eye = np.eye(2)
-    independent = gaussian_information_bottleneck(eye, 0 * eye, eye, tishby_beta=1e6)
+    independent = bottleneck(eye, 0 * eye, eye, tishby_beta=1e6)
     assert float(independent.information_x) == 0.0 and np.all(np.isinf(independent.critical_betas))
-    copy = gaussian_information_bottleneck(eye, eye, eye, tishby_beta=2.0)
+    copy = bottleneck(eye, eye, eye, tishby_beta=2.0)
     assert np.isposinf(copy.information_x) and np.isposinf(copy.information_y)
-    assert np.isnan(gaussian_information_bottleneck(-eye, eye, eye, tishby_beta=2.0).information_x)
-    assert np.isnan(gaussian_information_bottleneck(eye, np.nan * eye, eye, tishby_beta=2.0).information_x)
+    assert np.isnan(bottleneck(-eye, eye, eye, tishby_beta=2.0).information_x)
+    assert np.isnan(bottleneck(eye, np.nan * eye, eye, tishby_beta=2.0).information_x)
     small = gaussian_information_bottleneck(*(jnp.asarray(m, jnp.bfloat16) for m in (eye, eye / 2, eye)), tishby_beta=8)
     assert isinstance(small, GaussianBottleneck) and {leaf.dtype for leaf in small} == {jnp.dtype("float32")}
 

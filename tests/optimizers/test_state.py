@@ -111,7 +111,7 @@ def test_multi_steps_is_the_mean_gradient():
     many = optax.MultiSteps(optimizer, every_k_schedule=3)
     got, state = run(many, params, many.init(params), 3)
     mean = jax.tree.map(lambda *g: sum(g) / 3, *(gradients(step) for step in range(3)))
-    updates, _ = optimizer.update(mean, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(mean, optimizer.init(params), params)
     same(got, optax.apply_updates(params, updates), atol=1e-5)
     assert int(state.gradient_step) == 1
 
@@ -144,7 +144,7 @@ def test_extra_arguments_and_apply_if_finite():
     params = make_params()
     optimizer = optax.apply_if_finite(muon(0.1), max_consecutive_errors=2)
     bad = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), gradients(0))
-    updates, state = optimizer.update(bad, optimizer.init(params), params, value=jnp.float32(1.0))
+    updates, state = jax.jit(optimizer.update)(bad, optimizer.init(params), params, value=jnp.float32(1.0))
     assert not any(np.any(u) for u in jax.tree.leaves(updates)) and int(state.notfinite_count) == 1
 
 
@@ -170,6 +170,6 @@ def test_vmap_over_seeds_is_each_seed():
     optimizer = muon(0.1, dtype="float32")
     pair = jax.tree.map(lambda p: jnp.stack([p, 2.0 * p]), params)
     grads = jax.tree.map(lambda a, b: jnp.stack([a, b]), gradients(0), gradients(1))
-    updates, _ = jax.vmap(optimizer.update)(grads, jax.vmap(optimizer.init)(pair), pair)
-    single, _ = optimizer.update(gradients(0), optimizer.init(params), params)
+    updates, _ = jax.jit(jax.vmap(optimizer.update))(grads, jax.vmap(optimizer.init)(pair), pair)
+    single, _ = jax.jit(optimizer.update)(gradients(0), optimizer.init(params), params)
     same(jax.tree.map(lambda u: u[0], updates), single, atol=1e-5)
