@@ -267,7 +267,7 @@ WEIGHTS = jnp.array([0.2, 0.05, 0.1, 0.15, 0.2, 0.05, 0.1, 0.15])
 STD, SIGMA_DATA = 0.1, 0.71
 RING = (WEIGHTS, MODES, jnp.tile(STD**2 * jnp.eye(2), (8, 1, 1)))
 NUM_FAKE, BATCH = 3, 256
-CYCLES, CHUNKS = 1500 if QUICK else 2400, 6
+CYCLES, CHUNKS = 2400, 6
 
 
 def ring_samples(key, shape):
@@ -414,5 +414,7 @@ np.testing.assert_allclose(coverer[1], covariance, atol=0.1 * np.trace(covarianc
 
 assert near.mean() > 0.85
 assert share.min() > 0.01, "all eight modes"
-assert off < 0.1
+# Twelve seeds gave 0.04 to 0.14; a student that ignored the weights would be 0.2 off.
+assert off < 0.17
+assert np.corrcoef(share, WEIGHTS)[0, 1] > 0.9
 assert np.nanmean(gaps[-1]) < 0.3 * np.nanmean(gaps[0])

@@ -19,4 +19,11 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     """The whole file anew, for a run that goes on."""
-    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    replace_text(path, "".join(json.dumps(value) + "\n" for value in values))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file that is the old one or the new one whenever the process dies."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.json_lines import read_json_lines
+from experiments.json_lines import read_json_lines, replace_text, write_json_lines
 from jaxdiv.checks import fail
 from jaxdiv.training import Interrupted, save_checkpoint
 from jaxdiv.typing import PyTree
@@ -146,13 +146,13 @@ def make_plan(
         steps = max(fit - fit % points, points) if points else fit
     plan = Plan(steps, rate.step, save_every, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(plan._asdict()) + "\n")
+    replace_text(path, json.dumps(plan._asdict()) + "\n")
     return plan
 
 
 def add_piece(path: Path, **entry: float) -> None:
     """Adds what one piece of a stage took."""
-    _replace(path, "".join(json.dumps(value) + "\n" for value in [*read_json_lines(path), entry]))
+    write_json_lines(path, [*read_json_lines(path), entry])
 
 
 def total_timing(path: Path, steps: int, *, seconds_per_step: float) -> Timing:
@@ -170,10 +170,3 @@ def total_timing(path: Path, steps: int, *, seconds_per_step: float) -> Timing:
         sum(entry["evaluation_seconds"] for entry in entries),
         len(entries),
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    """The file is the old one or the new one whenever the process dies."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

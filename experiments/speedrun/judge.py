@@ -14,7 +14,7 @@ import numpy as np
 from experiments.one_step_image.models import Denoiser
 from experiments.one_step_image.student import digest as params_digest
 from experiments.speedrun.config import Config
-from experiments.speedrun.pixels import Pixels, balanced_labels, to_uint8
+from experiments.speedrun.pixels import Pixels, balanced_labels
 from jaxdiv import diffusion, metrics
 from jaxdiv.distillation import State
 from jaxdiv.metrics import FeatureStatistics, ImageMeasure
@@ -71,7 +71,7 @@ def make_sampler(config: Config, generate: Callable[[PyTree, Array, Array | None
     @jax.jit
     def chunk(params: PyTree, number: Array, labels: Array) -> Array:
         z = jax.random.normal(jax.random.fold_in(jax.random.key(SAMPLE_SEED), number), (size, 32, 32, 3))
-        return to_uint8(generate(params, z, labels if config.conditional else None))
+        return metrics.to_uint8(generate(params, z, labels if config.conditional else None))
 
     def sample(params: PyTree, num: int) -> np.ndarray:
         labels = balanced_labels(size)

@@ -60,15 +60,6 @@ def draw_batch(pixels: Pixels, key: PRNGKey, step: Array, *, batch_size: int) ->
     return jnp.where(flip, images[:, :, ::-1], images), pixels.labels[rows]
 
 
-def to_uint8(images: Array) -> Array:
-    """The pixels that a viewer shows of images in [-1, 1]: rounded and clipped.
-
-    >>> to_uint8(jnp.array([-1.5, 0.0, 1.0]))
-    Array([  0, 128, 255], dtype=uint8)
-    """
-    return jnp.clip(jnp.rint((images + 1.0) * HALF_RANGE), 0, 255).astype(jnp.uint8)
-
-
 def balanced_labels(num: int) -> np.ndarray:
     """0, 1, ..., 9, 0, 1, ...: the same number of samples of every class."""
     return np.arange(num, dtype=np.int32) % NUM_CLASSES

@@ -30,7 +30,7 @@ def test_the_judge_is_the_same_every_time(judge, images):
 
 def test_heldout_loss_is_that_of_the_denoiser(judge, denoiser):
     """A denoiser that always answers 0 has the loss E[weight |x|^2], known from the pixels and the noise law."""
-    answers_zero = denoiser._replace(denoise_fn=lambda params, x, sigma: jnp.zeros_like(x))
+    answers_zero = denoiser._replace(denoise_fn=lambda params, x, sigma, labels: jnp.zeros_like(x))
     pixels = np.mean(np.square(judge._test))
     # E[1 / sigma^2 + 1 / sigma_data^2] with ln sigma ~ N(-1.2, 1.2^2)
     weight = np.exp(2 * 1.2 + 2 * 1.2**2) + 1 / denoiser.sigma_data**2

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from experiments.speedrun import judge
 from experiments.speedrun.config import Config
 from experiments.speedrun.teacher import build_denoiser
+from jaxdiv.data import unscale_images
 from jaxdiv.metrics import FeatureStatistics, InceptionWeights, frechet_distance_from_features
 from tests.experiments.speedrun.small import small_config
 
@@ -29,6 +31,8 @@ def test_samples_are_a_function_of_their_number(splits):
     assert many.shape == (14, 32, 32, 3) and many.dtype == np.uint8
     np.testing.assert_array_equal(many[:5], few)
     assert len({image.tobytes() for image in many}) == 14
+    first = 0.25 * jax.random.normal(jax.random.fold_in(jax.random.key(judge.SAMPLE_SEED), 0), (6, 32, 32, 3))
+    np.testing.assert_array_equal(many[:6], unscale_images(np.asarray(first), half_range=127.5))
     assert abs(many.mean() - 127.5) < 2 and abs(many.std() - 0.25 * 127.5) < 1
 
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.speedrun.pixels import SHAPE, Pixels, balanced_labels, draw_batch, load_pixels, to_uint8
-from jaxdiv.data import unscale_images
+from experiments.speedrun.pixels import SHAPE, Pixels, balanced_labels, draw_batch, load_pixels
 from tests.data.binary_files import write_binary_cifar10
 
 NUM = 11
@@ -49,11 +48,6 @@ def test_a_batch_is_a_function_of_seed_and_step(pixels):
 def test_a_batch_larger_than_the_set_is_refused(pixels):
     with pytest.raises(ValueError, match=r"batch_size is 12; expected at most the 11 images"):
         batch(pixels, 0, size=12)
-
-
-def test_rounding_is_the_librarys(pixels):
-    x = np.random.default_rng(0).uniform(-1.2, 1.2, (2, *SHAPE)).astype(np.float32)
-    np.testing.assert_array_equal(to_uint8(jnp.asarray(x)), unscale_images(x, half_range=127.5))
 
 
 def test_labels_are_balanced():
