@@ -20,7 +20,7 @@ from experiments.speedrun.config import Config, StudentConfig
 from experiments.speedrun.judge import make_measure
 from experiments.speedrun.pixels import load_pixels
 from experiments.speedrun.plots import save_curves
-from experiments.speedrun.record import RESULTS, format_records, read_results, record_lines
+from experiments.speedrun.record import format_records, read_results, record_lines
 from experiments.speedrun.run import run, say, use_compilation_cache
 
 # The methods; then one choice at a time on top of the default.
@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     shared = {"data_dir": args.data_dir, "minutes": args.minutes, "num_samples": args.samples}
     shared |= {"cache": args.out / "cache", "curve_points": max(round(args.minutes), 1)}
     configs = [config_of(name, seed, args.out, **shared) for seed in args.seeds for name in args.only]
-    to_do = [config for config in configs if not (config.run_directory / RESULTS).exists()]
+    # A run whose piece ended before the teacher's rows has results and is not finished.
+    to_do = [c for c in configs if not any(r["finished"] for r in read_results([c.run_directory]))]
     if to_do:
         splits = load_pixels(args.data_dir)
         measure = make_measure(to_do[0], *splits)

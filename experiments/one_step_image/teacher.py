@@ -113,7 +113,8 @@ def load_edm_teacher(path: Path, shape: tuple[int, int, int]) -> tuple[Denoiser,
     makes = (model_config.image_size, model_config.image_size, model_config.channels)
     if makes != shape:
         raise fail("load_teacher", "teacher", f"{path} makes images of {makes}", f"the data's {shape}")
-    apply_fn, _ = networks.functional(networks.UNet(model_config, rngs=nnx.Rngs(0)))
+    # Shapes alone: no parameters are drawn only to be replaced.
+    apply_fn, _ = networks.functional(nnx.eval_shape(lambda: networks.UNet(model_config, rngs=nnx.Rngs(0))))
     settings = json.loads((path.parent / "config.json").read_text())
     sigma_data = settings["EDMPrecond"].get("sigma_data", 0.5)  # EDM's default
     return Denoiser(diffusion.precondition(apply_fn, sigma_data=sigma_data), params, sigma_data, shape), params

@@ -225,11 +225,13 @@ class Config:
             objective.setdefault("ratio", "one")  # its weight is 1 whatever the ratio: no head need be trained for it
         if student.time_weight is not None:
             objective["time_weight"] = TIME_WEIGHTS[student.time_weight]
-        names = {"fake_steps": "num_fake_steps", "feature_source": "feature_source"}
-        names |= {name: name for name in ("gan_weight", "discriminator_weight")}
-        terms: dict[str, Any] = {
-            term: value for name, term in names.items() if (value := getattr(student, name)) is not None
+        given = {
+            "num_fake_steps": student.fake_steps,
+            "feature_source": student.feature_source,
+            "gan_weight": student.gan_weight,
+            "discriminator_weight": student.discriminator_weight,
         }
+        terms: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if student.gan_weight is None and method.objective.reduction == "sum":
             terms["gan_weight"] = method.gan_weight / PIXELS
         if student.noise_mean is not None:
@@ -272,15 +274,12 @@ class Config:
     def fingerprint(self, stage: str) -> dict[str, Any]:
         """What must not change between the start of a stage and its resumption."""
         shared = {"track": self.track, "conditional": self.conditional, "seed": self.seed}
-        teacher = {"network": self.network, "training": self.training} if self.track == "scratch" else {}
-        student = {name: getattr(self, name) for name in ("method", "divergence", "alpha", "student")}
-        own = teacher if stage == "teacher" else teacher | student
-        return shared | {
-            name: dataclasses.asdict(value)
-            if dataclasses.is_dataclass(value) and not isinstance(value, type)
-            else value
-            for name, value in own.items()
-        }
+        teacher = {name: dataclasses.asdict(getattr(self, name)) for name in ("network", "training")}
+        if self.track == "teacher":
+            teacher = {}
+        student = {name: getattr(self, name) for name in ("method", "divergence", "alpha")}
+        student["student"] = dataclasses.asdict(self.student)
+        return shared | teacher | ({} if stage == "teacher" else student)
 
 
 def _check_stage(group: str, settings: TeacherConfig | StudentConfig) -> None:

@@ -98,6 +98,7 @@ def run(
     piece.need(STUDENT_SECONDS, "the student's measure", say)
     row, images = student_row(config, measure, sample, state.student_ema, make_fid(config, train))
     results = {
+        "finished": not config.teacher_levels,
         "facts": run_facts(config),
         "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "minutes": sum(timing.train_seconds for timing in timings.values()) / 60,
@@ -114,6 +115,7 @@ def run(
         started = time.perf_counter()
         rows, grids = teacher_rows(config, measure, denoiser, teacher)
         results["teacher_seconds"] = time.perf_counter() - started
+        results["finished"] = True
         results["rows"] = {"test set": measure.floor, **rows, "student": row}
         _write(directory, results, pictures | grids)
     return results

@@ -30,7 +30,7 @@ def ran(monkeypatch):
         calls.append((config.change, config.seed))
         if config.change == "dmd2" and calls.count(("dmd2", config.seed)) == 1 and config.piece_minutes is not None:
             raise Interrupted(14, 5)
-        config.run_directory.mkdir(parents=True)
+        config.run_directory.mkdir(parents=True, exist_ok=True)
         row = result(config.seed, 1.0 + config.seed, change=config.change, method=config.method)
         (config.run_directory / "results.json").write_text(json.dumps(row))
 
@@ -57,6 +57,16 @@ def test_a_piece_ends_and_the_next_goes_on(ran, tmp_path):
         benchmark.main(arguments)
     benchmark.main(arguments)
     assert ran == [("sid 1.0", 0), ("dmd2", 0), ("dmd2", 0)]
+
+
+def test_a_run_without_the_teachers_rows_is_done_again(ran, tmp_path):
+    arguments = ["--data-dir", "d", "--out", str(tmp_path), "--only", "sid 1.0"]
+    folder = benchmark.config_of("sid 1.0", 0, tmp_path).run_directory
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(result(0, 1.0) | {"finished": False}))
+    benchmark.main(arguments)
+    benchmark.main(arguments)
+    assert ran == [("sid 1.0", 0)]
 
 
 def test_an_unknown_setting_is_refused(capsys):

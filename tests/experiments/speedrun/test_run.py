@@ -19,6 +19,7 @@ def test_results_hold_every_row_and_the_curve(finished):
     config, results = finished
     directory = config.run_directory
     assert json.loads((directory / "results.json").read_text()) == results
+    assert results["finished"]
     names = list(results["rows"])
     assert names[0] == "test set" and names[-1] == "student"
     assert (
