@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.command_line import say
 from experiments.speedrun.config import Config, StudentConfig
 from experiments.speedrun.judge import make_measure
 from experiments.speedrun.pixels import load_pixels
 from experiments.speedrun.plots import save_curves
 from experiments.speedrun.record import format_records, read_results, record_lines
-from experiments.speedrun.run import run, say, use_compilation_cache
+from experiments.speedrun.run import run, use_compilation_cache
 
 # The methods; then one choice at a time on top of the default.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -35,3 +35,8 @@ def run_command(
         sys.exit(130)
     except errors as error:
         sys.exit(f"error: {error}")
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr as the bars are."""
+    print(text, file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ Writes checkpoints, metrics, curves, samples and a table into one folder and pri
 
 import dataclasses
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command_line import run_command
+from experiments.command_line import run_command, say
 from experiments.language_model.config import MAX_PROMPT, Config
 from experiments.language_model.learner import Evaluator, State, apply_of, bits, create_state, make_step
 from experiments.language_model.optimizers import build_optimizer, state_bytes, warmup_decay
@@ -230,11 +229,6 @@ def _cell(key: str, value: float) -> str:
     if key == "utilisation":
         return f"{value:.1%}"
     return f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.4f}"
-
-
-def say(text: str) -> None:
-    """A line of progress, on stderr as the bars are."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

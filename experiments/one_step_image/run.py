@@ -11,7 +11,6 @@ figures.
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.command_line import run_command
+from experiments.command_line import run_command, say
 from experiments.one_step_image.config import Config
 from experiments.one_step_image.control import regress
 from experiments.one_step_image.evaluation import Judge, fixed_latents, format_table, timed_samples
@@ -129,11 +128,6 @@ def make_pairs(config: Config, denoiser: Denoiser, teacher: PyTree) -> Pairs:
     z = jax.random.normal(jax.random.key(PAIR_SEED + config.distill.seed), (config.pairs, *denoiser.shape))
     samples = chunked(partial(sampler(denoiser, num_levels=config.teacher_levels[0]), teacher), z)
     return Pairs(np.asarray(z), np.asarray(samples))
-
-
-def say(text: str) -> None:
-    """A line of progress, on stderr as the bars are."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.command_line import run_command
+from experiments.command_line import run_command, say
 from experiments.one_step_image.evaluation import format_table
 from experiments.speedrun.clock import Piece, Timing
 from experiments.speedrun.config import Config
@@ -142,11 +141,6 @@ def report(results: dict[str, Any]) -> str:
             kept = ", ".join(f"{key} {student[key] / row[key]:.2f}" for key in ("precision", "recall") if row[key] > 0)
             lines.append(f"student over {name}: {ratios}; {kept}")
     return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """A line of progress, on stderr as the bars are."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _stage_facts(config: Config, name: str, timing: Timing) -> dict[str, Any]:

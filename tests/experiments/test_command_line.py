@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.command_line import run_command
+from experiments.command_line import run_command, say
 from experiments.monge_map import config as monge_map
 
 
@@ -62,3 +62,8 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:  # a loop that has saved and leaves by itself
         call(monkeypatch, raising(SystemExit(143)))
     assert stop.value.code == 143
+
+
+def test_progress_goes_to_stderr(capsys):
+    say("at work")
+    assert capsys.readouterr() == ("", "at work\n")
