@@ -24,7 +24,8 @@ from experiments.speedrun.plots import save_curves
 from experiments.speedrun.record import format_records, read_results, record_lines
 from experiments.speedrun.run import run, use_compilation_cache
 
-# The methods; then one choice at a time on top of the default.
+# The published methods, all with one fake step and the same adversarial weight (the defaults); then one choice at a
+# time on top of the default.
 SETTINGS: dict[str, dict[str, Any]] = {
     "f_distill jensen_shannon": {"method": "f_distill", "divergence": "jensen_shannon"},
     "f_distill kl": {"method": "f_distill", "divergence": "kl"},
@@ -41,15 +42,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uni_instruct kl, ratio one": {"method": "uni_instruct", "divergence": "kl", "student": {"ratio": "one"}},
     "start at sigma 80": {"student": {"init_sigma": 80.0}},
     "beta1 0.9": {"student": {"adam_b1": 0.9}},
-    "no adversarial term": {"student": {"gan_weight": 0.0}},
+    "published adversarial weight": {"student": {"gan_weight": None}},
     "adversarial weight 0.1": {"student": {"gan_weight": 0.1}},
     "heads on the teacher": {"student": {"feature_source": "teacher"}},
     "head at the bottleneck": {"student": {"gan_layers": (-1,)}},
     "frozen convolutions": {"student": {"frozen_convolutions": True}},
     "ln sigma -0.5 +- 1": {"student": {"noise_mean": -0.5, "noise_std": 1.0}},
     "equal rates": {"student": {"fake_rate_factor": 1.0}},
-    "rate 3e-4": {"student": {"learning_rate": 3e-4}},
-    "rate 3e-5": {"student": {"learning_rate": 3e-5}},
+    "rate 2e-4": {"student": {"learning_rate": 2e-4}},
+    "rate 5e-5": {"student": {"learning_rate": 5e-5}},
+    "batches of 128": {"student": {"batch_size": 128}},
+    "constant rates": {"student": {"decay_from": 1.0}},
     "two fake steps": {"student": {"fake_steps": 2}},
     "Muon for the fake score": {"student": {"fake_optimizer": "muon"}},
     "Muon for both": {"student": {"optimizer": "muon", "fake_optimizer": "muon"}},

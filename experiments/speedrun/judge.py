@@ -69,13 +69,13 @@ def make_sampler(config: Config, generate: Callable[[PyTree, Array, Array | None
     size = config.sample_batch
 
     @jax.jit
-    def chunk(params: PyTree, number: Array, labels: Array) -> Array:
+    def chunk(params: PyTree, number: Array) -> Array:
         z = jax.random.normal(jax.random.fold_in(jax.random.key(SAMPLE_SEED), number), (size, 32, 32, 3))
-        return metrics.to_uint8(generate(params, z, labels if config.conditional else None))
+        labels = balanced_labels(number * size, size) if config.conditional else None
+        return metrics.to_uint8(generate(params, z, labels))
 
     def sample(params: PyTree, num: int) -> np.ndarray:
-        labels = balanced_labels(size)
-        chunks = [chunk(params, jnp.int32(i), labels) for i in range(-(-num // size))]
+        chunks = [chunk(params, jnp.int32(i)) for i in range(-(-num // size))]
         return np.concatenate([np.asarray(images) for images in chunks])[:num]
 
     return sample

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.speedrun.config import NUM_CLASSES
 from jaxdiv import data
@@ -60,6 +59,6 @@ def draw_batch(pixels: Pixels, key: PRNGKey, step: Array, *, batch_size: int) ->
     return jnp.where(flip, images[:, :, ::-1], images), pixels.labels[rows]
 
 
-def balanced_labels(num: int) -> np.ndarray:
-    """0, 1, ..., 9, 0, 1, ...: the same number of samples of every class."""
-    return np.arange(num, dtype=np.int32) % NUM_CLASSES
+def balanced_labels(start: Array | int, num: int) -> Array:
+    """Of samples ``start, start + 1, ...``: 0, 1, ..., 9, 0, 1, ..., the same number of every class."""
+    return (start + jnp.arange(num, dtype=jnp.int32)) % NUM_CLASSES

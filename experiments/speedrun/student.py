@@ -16,7 +16,7 @@ from experiments.speedrun.pixels import Pixels, data_key, draw_batch
 from experiments.speedrun.stage import run_stage
 from jaxdiv import distillation, training
 from jaxdiv.distillation import Batch, State
-from jaxdiv.typing import Array, PyTree
+from jaxdiv.typing import Array, PRNGKey, PyTree
 
 StudentFn = Callable[[PyTree, Array, Array | None], Array]
 
@@ -75,27 +75,28 @@ def distil(
     networks = distillation_networks(denoiser, head_fn, build_student(denoiser, settings))
     update = partial(distillation.update, config=library_config, networks=networks)
 
-    def real(split: Pixels, cycle: Array) -> Batch:
+    def real(split: Pixels, key: PRNGKey, cycle: Array) -> Batch:
         if not method.needs_discriminator:
             return Batch()
         steps = cycle * method.num_fake_steps + jnp.arange(method.num_fake_steps)
-        draw = partial(draw_batch, split, data_key(config.seed), batch_size=settings.batch_size)
+        draw = partial(draw_batch, split, key, batch_size=settings.batch_size)
         images, labels = jax.lax.map(draw, steps)
         return Batch(real=images, real_labels=labels if config.conditional else None)
 
     @partial(jax.jit, donate_argnums=0)
-    def cycle(state: State, batch: tuple[Pixels, PyTree]) -> tuple[State, dict[str, Array]]:
-        split, teacher = batch
-        state, info = update(state, real(split, state.step), teacher=teacher)
+    def cycle(state: State, batch: tuple[Pixels, PRNGKey, PyTree]) -> tuple[State, dict[str, Array]]:
+        split, key, teacher = batch
+        state, info = update(state, real(split, key, state.step), teacher=teacher)
         return state, flat_metrics(info, method)
 
+    order_key = data_key(config.seed)  # an argument: one compiled program serves every seed
     state, timing = run_stage(
         "student",
         make_state=lambda: distillation.init(
             library_config, student=teacher, fake=teacher, head=head, key=jax.random.key(config.seed)
         ),
         step_fn=cycle,
-        batch_fn=lambda step: (pixels, teacher),
+        batch_fn=lambda step: (pixels, order_key, teacher),
         updates_per_step={"student_optimizer": 1, "fake_optimizer": method.num_fake_steps},
         minutes=config.stage_minutes["student"],
         steps=settings.steps,

@@ -63,17 +63,18 @@ def train_teacher(config: Config, pixels: Pixels, **stage: Any) -> tuple[Denoise
         clip_norm=settings.clip_norm,
     )
 
-    def loss_fn(params: PyTree, batch: tuple[Pixels, Array], key: PRNGKey) -> tuple[Array, dict[str, Array]]:
-        split, step = batch
-        images, labels = draw_batch(split, data_key(config.seed), step, batch_size=settings.batch_size)
+    def loss_fn(params: PyTree, batch: tuple[Pixels, PRNGKey, Array], key: PRNGKey) -> tuple[Array, dict[str, Array]]:
+        split, key_order, step = batch
+        images, labels = draw_batch(split, key_order, step, batch_size=settings.batch_size)
         return denoising_loss(denoiser, params, images, key, labels if config.conditional else None), {}
 
     decay = training.ema_decay(settings.ema_images / settings.batch_size)
+    order_key = data_key(config.seed)  # an argument: one compiled program serves every seed
     state, timing = run_stage(
         "teacher",
         make_state=lambda: training.create_state(denoiser.params, optimizer, jax.random.key(config.seed)),
         step_fn=training.make_train_step(loss_fn, optimizer, decay=decay),
-        batch_fn=lambda step: (pixels, np.int32(step)),
+        batch_fn=lambda step: (pixels, order_key, np.int32(step)),
         updates_per_step={"optimizer_state": 1},
         minutes=config.stage_minutes["teacher"],
         steps=settings.steps,

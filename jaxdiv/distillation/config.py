@@ -19,9 +19,8 @@ class Method:
 
     Attributes:
       objective: the four choices.
-      gan_weight: weight of the generator loss ``softplus(-l)``, averaged over the batch. It stands beside an objective
-        reduced over elements by sum or by mean: a published weight beside a sum is to be divided by the number of
-        elements (3,072 for CIFAR-10) beside a mean.
+      gan_weight: weight of the generator loss ``softplus(-l)``, averaged over the batch, beside an objective reduced by
+        "mean"; beside a "sum" it counts once for every element of an example, so that it means the same.
       discriminator_weight: weight of the discriminator loss beside the denoising loss of the fake score.
       r1_weight: weight of the gradient penalty on real samples.
       r1_scale: None for the exact penalty, else the perturbation of the one-forward-pass approximation.

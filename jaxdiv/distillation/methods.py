@@ -1,8 +1,8 @@
 """The published methods, as settings of one loss: what each paper fixes, on one screen.
 
-Learning rates, batch sizes and lengths belong to a task, not to a method; they are not here. GAN weights stand beside
-the reduction that the row names. ``student_fn`` starts at ``denoiser(init_sigma z)``: 2.5 in SiD's line, 80 in DMD's,
-1 in Diff-Instruct's.
+Learning rates, batch sizes and lengths belong to a task, not to a method; they are not here. GAN weights stand beside a
+mean over elements (``Method.gan_weight``). ``student_fn`` starts at ``denoiser(init_sigma z)``: 2.5 in SiD's line, 80
+in DMD's, 1 in Diff-Instruct's.
 """
 
 from collections.abc import Callable
@@ -50,10 +50,12 @@ METHODS: dict[str, Method] = {
     "sid": Method(
         Objective(**_FISHER, alpha=1.2, **_SID_SCALE), student_noise=_SID, fake_noise=_EDM
     ),
-    # Zhou et al., arXiv 2410.14919: alpha 1 and an adversarial term on the fake score's encoder.
+    # Zhou et al., arXiv 2410.14919: alpha 1 and an adversarial term on the fake score's encoder. Its released code
+    # weighs the matching by 100 and the adversarial term by 0.01 for every element: 1e-4. It also divides that term
+    # by each example's scale, and sets its discriminator beside a sum over elements; neither is done here.
     "sida": Method(
         Objective(**_FISHER, alpha=1.0, **_SID_SCALE),
-        gan_weight=1e-2, discriminator_weight=1.0, student_noise=_SID, fake_noise=_EDM,
+        gan_weight=1e-4, discriminator_weight=1.0, student_noise=_SID, fake_noise=_EDM,
     ),
     # Xu et al., arXiv 2502.15681: any divergence, weight h(r) of a detached, normalised ratio.
     "f_distill": Method(
@@ -66,7 +68,7 @@ METHODS: dict[str, Method] = {
     # With reverse KL the gradient is SiD's at alpha 0.5 and the ratio does not enter.
     "uni_instruct": Method(
         Objective(reverse_kl(), "expanded", "through_x", data_space_squared, **_SID_SCALE),
-        gan_weight=1e-2, discriminator_weight=1.0, student_noise=_SID, fake_noise=_EDM,
+        gan_weight=1e-4, discriminator_weight=1.0, student_noise=_SID, fake_noise=_EDM,
     ),
 }  # fmt: skip
 """Name to settings. ``f_distill`` and ``uni_instruct`` take any smooth divergence through ``method``."""

@@ -1,5 +1,6 @@
 """The student's loss: matching, plus the adversarial and regression terms where the method has them."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,8 @@ def student_loss(
     networks: Networks,
 ) -> tuple[Array, StudentInfo]:
     """Batch mean of the matching loss, plus ``gan_weight softplus(-l)`` and ``regression_weight |student(z) - x|^2``.
+
+    Where the objective adds elements up, the adversarial term counts once for each of them, as it does in SiDA.
 
     Differentiated: ``student``, through the samples. ``frozen = (fake, head, teacher)`` are constants, so no gradient
     of theirs is formed.
@@ -93,7 +96,9 @@ def student_loss(
         num_clipped = clip_ratio(normalized(logits, drawn.sigma), limit=config.ratio_limit)[1]
         gan = jnp.mean(generator_loss(logits))
         if method.gan_weight > 0:
-            loss = loss + jnp.where(step >= config.gan_start, method.gan_weight, 0.0) * gan
+            # Beside a sum over elements once for each of them: the terms' proportion is that of the means.
+            count = math.prod(x0.shape[1:]) if method.objective.reduction == "sum" else 1
+            loss = loss + jnp.where(step >= config.gan_start, count * method.gan_weight, 0.0) * gan
 
     regression = jnp.full((), jnp.nan)
     if method.regression_weight > 0:

@@ -79,6 +79,13 @@ def test_the_adversarial_term_by_hand():
     assert_close(with_term.student, wanted)
 
 
+def test_the_adversarial_term_keeps_its_proportion_under_either_reduction():
+    """The sum over two elements is twice the mean, all of the loss: one SGD step is twice as long."""
+    summed = dataclasses.replace(GAN, objective=dataclasses.replace(GAN.objective, reduction="sum"))
+    (a, _), (b, _) = run(config_of(GAN)), run(config_of(summed))
+    assert_close(b.student, jax.tree.map(lambda new, old: old + 2 * (new - old), a.student, STUDENT))
+
+
 def test_the_regression_term_by_hand():
     (with_term, info), (without, _) = (
         run(config_of(REGRESSION), PAIRS),

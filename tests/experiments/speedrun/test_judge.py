@@ -43,7 +43,7 @@ def test_classes_are_balanced_where_there_are_classes():
         seen.append(labels)
         return z * 0 + (0 if labels is None else labels[:, None, None, None] / 127.5 - 1)
 
-    images = judge.make_sampler(config_of(conditional=True, sample_batch=20), labelled)(0.0, 20)
+    images = judge.make_sampler(config_of(conditional=True), labelled)(0.0, 20)
     assert images[:, 0, 0, 0].tolist() == [*range(10)] * 2
     judge.make_sampler(config_of(), labelled)(0.0, 1)
     assert seen[-1] is None

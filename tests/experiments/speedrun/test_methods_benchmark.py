@@ -16,7 +16,6 @@ def test_every_setting_is_a_configuration_of_its_own(tmp_path):
     configs = [benchmark.config_of(name, 0, tmp_path) for name in benchmark.SETTINGS]
     assert len({config.run_directory for config in configs}) == len(configs)
     methods = {(config.distillation_method, config.student) for config in configs}
-    # Reverse KL is the default of uni_instruct, so that row is also the default's.
     assert len(methods) == len(configs)
     assert all(isinstance(config, Config) and config.track == "teacher" and config.resume for config in configs)
 

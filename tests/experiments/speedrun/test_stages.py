@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.speedrun import student, teacher
 from experiments.speedrun.config import Config, StudentConfig
 from experiments.speedrun.run import run
 from experiments.speedrun.student import build_student, distillation_config
@@ -93,6 +94,30 @@ def test_frozen_convolutions_have_no_gradient_and_the_rest_has_its_own():
         else:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * float(jnp.abs(a).max()), err_msg=str(path))
     assert convolutions > 5
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_one_program_serves_every_seed(stage, splits, monkeypatch):
+    module, programs, keys = {"teacher": teacher, "student": student}[stage], [], []
+
+    class Seen(Exception):
+        pass
+
+    def run_stage(name, *, make_state, step_fn, batch_fn, **rest):
+        programs.append(step_fn.lower(make_state(), batch_fn(0)).as_text())
+        keys.append(jax.random.key_data(batch_fn(0)[1]))
+        raise Seen
+
+    monkeypatch.setattr(module, "run_stage", run_stage)
+    for seed in (0, 1):
+        config = small_config(None, seed=seed)
+        with pytest.raises(Seen):
+            if stage == "teacher":
+                teacher.train_teacher(config, splits[0])
+            else:
+                denoiser = build_denoiser(config)
+                student.distil(config, splits[0], denoiser, denoiser.params)
+    assert programs[0] == programs[1] and np.any(keys[0] != keys[1])
 
 
 def test_the_librarys_configuration_follows_the_settings():
