@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "beta1 0.9": {"student": {"adam_b1": 0.9}},
     "published adversarial weight": {"student": {"gan_weight": None}},
     "adversarial weight 0.1": {"student": {"gan_weight": 0.1}},
+    "gradient penalty": {"student": {"r1_weight": 1.0}},
     "heads on the teacher": {"student": {"feature_source": "teacher"}},
     "head at the bottleneck": {"student": {"gan_layers": (-1,)}},
     "frozen convolutions": {"student": {"frozen_convolutions": True}},

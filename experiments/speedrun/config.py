@@ -14,6 +14,7 @@ from jaxdiv.divergences import reverse_kl
 from jaxdiv.networks import UNetConfig
 
 NUM_CLASSES = 10
+R1_SCALE = 0.1
 TIME_WEIGHTS = {
     "uniform": distillation.uniform,
     "epsilon_space": distillation.epsilon_space,
@@ -104,6 +105,8 @@ class StudentConfig:
     leaves it out."""
     discriminator_weight: float | None = None
     """Weight of the discriminator's loss beside the fake score's."""
+    r1_weight: float | None = None
+    """Weight of the penalty on the discriminator's gradient at real images, by one more forward pass."""
     feature_source: Literal["teacher", "fake"] | None = None
     """Whose features the discriminator reads."""
     gan_layers: tuple[int, ...] | None = None
@@ -229,8 +232,11 @@ class Config:
             "num_fake_steps": student.fake_steps,
             "feature_source": student.feature_source,
             "discriminator_weight": student.discriminator_weight,
+            "r1_weight": student.r1_weight,
         }
         terms: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if student.r1_weight:
+            terms["r1_scale"] = R1_SCALE
         if student.gan_weight is not None and method.gan_weight > 0:
             terms["gan_weight"] = student.gan_weight
         if student.noise_mean is not None:

@@ -41,8 +41,9 @@ def test_defaults_weigh_the_adversarial_term_of_methods_that_have_one():
 def test_every_knob_reaches_the_method():
     method = of_student(
         fake_steps=3, ratio="one", time_weight="uniform", noise_mean=-0.5, noise_std=1.0, sample_weight="none",
-        gan_weight=0.2, discriminator_weight=0.3, feature_source="teacher",
+        gan_weight=0.2, discriminator_weight=0.3, r1_weight=0.4, feature_source="teacher",
     )  # fmt: skip
+    assert (method.r1_weight, method.r1_scale) == (0.4, 0.1)
     assert method.num_fake_steps == 3 and method.feature_source == "teacher"
     assert (method.gan_weight, method.discriminator_weight) == (0.2, 0.3)
     assert method.student_noise == method.fake_noise == LogNormal(-0.5, 1.0)
