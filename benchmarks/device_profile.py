@@ -14,6 +14,7 @@ def kernel_kind(name: str) -> str:
     """What a device kernel does, from its name."""
     lower = name.lower()
     kinds = {
+        "Pallas kernel": ("mosaic", "symmetric_product"),  # Triton's carry their own names
         "convolution": ("fprop", "dgrad", "wgrad", "cudnn", "implicit_gemm"),
         "matrix product": ("gemm", "nvjet", "cublas", "cutlass"),
         "reduction": ("reduce",),

@@ -169,13 +169,13 @@ class Sweep:
             )
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="append the rows to this file as JSON lines")
     parser.add_argument("--seconds", type=float, default=150.0, help="start nothing new after this long")
     parser.add_argument("--quick", action="store_true", help="two tiles of each kernel")
     parser.add_argument("--dry", action="store_true", help="tiny, interpreted, on a CPU")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     sweep = Sweep(args.out, args.seconds, args.dry)
     device = jax.devices()[0]
