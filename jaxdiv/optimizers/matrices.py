@@ -137,6 +137,8 @@ def to_matrices(x: Array, axes: MatrixAxes) -> list[Array]:
     count, inputs, outputs = (math.prod(x.shape[axis] for axis in group) for group in found)
     x = x.transpose(found.batch + found.inputs + found.outputs).reshape(count, inputs, outputs)
     sizes = axes.splits or (outputs,)
+    if len(sizes) == 1:
+        return [x]
     if len(set(sizes)) > 1:
         return jnp.split(x, np.cumsum(sizes[:-1]), axis=2)
     x = x.reshape(count, inputs, len(sizes), sizes[0])
@@ -152,13 +154,25 @@ def from_matrices(matrices: Sequence[Array], axes: MatrixAxes, shape: Sequence[i
     """
     found = resolve_axes(shape, axes)
     count, inputs, outputs = (math.prod(shape[axis] for axis in group) for group in found)
-    if len(matrices) == 1:
-        num_splits = len(axes.splits or (0,))
+    num_splits = len(axes.splits or (0,))
+    if num_splits == 1:
+        x = matrices[0]
+    elif len(matrices) == 1:
         x = matrices[0].reshape(count, num_splits, inputs, outputs // num_splits).swapaxes(1, 2)
     else:
         x = jnp.concatenate(matrices, axis=2)
     order = found.batch + found.inputs + found.outputs
     return x.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def column_shape(shape: Sequence[int], axes: MatrixAxes) -> tuple[int, ...]:
+    """A leaf's shape with input axes of size 1: what is left of it when its matrices are summed over their inputs.
+
+    >>> column_shape((8, 24, 48), MatrixAxes(1, 2, batch=0))
+    (8, 1, 48)
+    """
+    inputs = resolve_axes(shape, axes).inputs
+    return tuple(1 if axis in inputs else size for axis, size in enumerate(shape))
 
 
 def _axis_tuple(name: str, value: Any) -> tuple[int, ...]:

@@ -95,14 +95,19 @@ def map_stacks(
     done: list[list[Array]] = [[] for _ in blocks]
     for pieces in plan_stacks([x.shape for x in laid], [block.key for block in blocks], limit=limit, multiple=multiple):
         # Once: XLA would look for the leaf of each entry again wherever the stack is read.
-        stack = jax.lax.optimization_barrier(jnp.concatenate([laid[p.block][p.start : p.stop] for p in pieces]))
+        stack = jax.lax.optimization_barrier(jnp.concatenate([_cut(laid[p.block], p.start, p.stop) for p in pieces]))
         result, offset = stack_fn(stack, blocks[pieces[0].block].key), 0
         for p in pieces:
             end = offset + p.stop - p.start
-            done[p.block].append(result[offset:end])
+            done[p.block].append(_cut(result, offset, end))
             offset = end
     joined = [jnp.concatenate(parts) if len(parts) > 1 else parts[0] for parts in done]
     return [x.mT if block.tall else x for x, block in zip(joined, blocks, strict=True)]
+
+
+def _cut(x: Array, start: int, stop: int) -> Array:
+    """``x[start:stop]``; jax traces an index ten times as long as a slice."""
+    return x if (start, stop) == (0, x.shape[0]) else jax.lax.slice_in_dim(x, start, stop)
 
 
 def map_leaves(
