@@ -1,7 +1,7 @@
 """Optimizers of matrices: the polar factor by Newton-Schulz iterations, and Muon, which steps along it."""
 
 from jaxdiv.optimizers.directions import SCALES, MuonState, scale_by_muon
-from jaxdiv.optimizers.hyperball import HyperballState, scale_to_hyperball, step_on_sphere
+from jaxdiv.optimizers.hyperball import scale_to_hyperball, step_on_sphere
 from jaxdiv.optimizers.matrices import MatrixAxes, MatrixShape, from_matrices, matrix_shapes, to_matrices
 from jaxdiv.optimizers.normuon import normalize_neurons
 from jaxdiv.optimizers.polar import orthogonalize
@@ -22,7 +22,6 @@ from jaxdiv.optimizers.weight_decay import decay_weights
 __all__ = [
     "ADAMW_RULES",
     "DEFAULT_RULES",
-    "HyperballState",
     "MatrixAxes",
     "MatrixShape",
     "MosaicTiles",

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxdiv.checks import check_choice, check_flag, check_instance, check_integer, check_real, check_scalar, fail
-from jaxdiv.optimizers.matrices import from_matrices, matrix_shapes, to_matrices
-from jaxdiv.optimizers.normuon import normalize_neurons
+from jaxdiv.checks import check_choice, check_flag, check_integer, check_real, check_scalar, fail
+from jaxdiv.optimizers.matrices import MatrixAxes, column_shape, from_matrices, matrix_shapes, to_matrices
+from jaxdiv.optimizers.normuon import neuron_factors
 from jaxdiv.optimizers.polar import orthogonalize
-from jaxdiv.optimizers.routing import broadcast_prefix, resolve_routes
+from jaxdiv.optimizers.routing import resolve_routes
 from jaxdiv.optimizers.schedules import Schedule, find_schedule
-from jaxdiv.optimizers.sharding import map_sharded_leaves
+from jaxdiv.optimizers.sharding import check_leaves, check_mesh, column_sums, find_specs, keep_whole, map_sharded_leaves
 from jaxdiv.optimizers.stacks import map_leaves
 from jaxdiv.optimizers.symmetric import Kernels
 from jaxdiv.typing import Array, PyTree
@@ -87,10 +87,10 @@ def scale_by_muon(
         scale: s: a key of `SCALES` or a function of a matrix's inputs and outputs.
         second_moment: "normuon" normalises each output, see `normalize_neurons`.
         second_moment_decay: of it.
-        mesh: whose devices share the iterations; its axes are of type Auto. None: each device of a
-            sharded computation does what the partitioner decides.
+        mesh: whose devices share the iterations, of Auto or Explicit axes. None: each device of a sharded
+            computation does what the partitioner decides; parameters split over Explicit axes need the mesh.
         sharding: a (prefix) tree of ``PartitionSpec`` or ``NamedSharding``, how the parameters lie on the mesh; None:
-            replicated. Where it is not what they do, the step is slower and no less right.
+            replicated. Where it is not what they do, arrays move there and back: slower and no less right.
         max_stack_bytes: no stack of matrices is larger on any device, unless a single matrix is.
 
     Returns:
@@ -120,10 +120,7 @@ def scale_by_muon(
     scale_fn = scale if callable(scale) else SCALES[scale]
     check_choice(name, "second_moment", second_moment, (None, "normuon"))
     check_scalar(name, "second_moment_decay", second_moment_decay, 0.0, 1.0, open_high=True)
-    if mesh is not None:
-        check_instance(name, "mesh", mesh, Mesh)
-    elif sharding is not None:
-        raise fail(name, "mesh", "is None", "the mesh that sharding refers to")
+    check_mesh(name, mesh, sharding)
     if max_stack_bytes is not None:
         check_integer(name, "max_stack_bytes", max_stack_bytes, 1)
     wire = jnp.bfloat16 if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
@@ -148,6 +145,9 @@ def scale_by_muon(
         del params
         leaves, treedef = jax.tree.flatten(updates)
         routed = resolve_routes(name, updates, routes)
+        if (state.second_moment is None) != (second_moment is None):
+            stored = "has no second moment" if state.second_moment is None else "has NorMuon's second moment"
+            raise fail(name, "state", stored, f"one that init made with second_moment={second_moment!r}")
         chosen = [i for i, a in enumerate(routed) if a is not None]
         axes = [routed[i] for i in chosen]
         buffers = treedef.flatten_up_to(state.momentum)
@@ -158,27 +158,30 @@ def scale_by_muon(
             buffers[i] = gradient + decay * (buffers[i] - gradient)
             look = gradient + decay * (buffers[i] - gradient) if nesterov else buffers[i]
             looks.append(look.astype(wire))
+        check_leaves(name, mesh, looks)
+        specs = None if mesh is None else find_specs(name, mesh, sharding, updates)
+        placed = None if specs is None else [specs[i] for i in chosen]
         if mesh is None:
             polar = map_leaves(orthogonalize_fn, looks, axes, max_stack_bytes=max_stack_bytes)
         else:
-            specs = _find_specs(mesh, sharding, updates)
             polar = map_sharded_leaves(
-                orthogonalize_fn, looks, axes, mesh=mesh, specs=[specs[i] for i in chosen],
-                schedule=schedule, dtype=jnp.dtype(dtype), max_stack_bytes=max_stack_bytes,
+                orthogonalize_fn, looks, axes, mesh=mesh, specs=placed,
+                schedule=schedule, dtype=jnp.dtype(dtype), kernels=kernels, max_stack_bytes=max_stack_bytes,
             )  # fmt: skip
+        polar = [x.astype(buffers[i].dtype) for i, x in zip(chosen, polar, strict=True)]
         moments = None if second_moment is None else treedef.flatten_up_to(state.second_moment)
-        for i, x, a in zip(chosen, polar, axes, strict=True):
-            factors = [_factor(scale_fn, m.inputs, m.outputs) for m in matrix_shapes(x.shape, a)]
-            x = x.astype(buffers[i].dtype)
-            if moments is None and len(set(factors)) == 1:
-                leaves[i] = factors[0] * x
-                continue
-            parts = to_matrices(x, a)
-            if moments is not None:
-                pairs = zip(parts, moments[i], strict=True)
-                done = [normalize_neurons(part, v, decay=second_moment_decay) for part, v in pairs]
-                parts, moments[i] = [part for part, _ in done], tuple(v for _, v in done)
-            leaves[i] = from_matrices([f * part for f, part in zip(factors, parts, strict=True)], a, x.shape)
+        scales: list[Any] = [_scales(scale_fn, x.shape, a) for x, a in zip(polar, axes, strict=True)]
+        if moments is not None:
+            sums = column_sums([jnp.square(x) for x in polar], axes, mesh=mesh, specs=placed)
+            for k, (i, x, a) in enumerate(zip(chosen, polar, axes, strict=True)):
+                sizes = [m[:, 0] * (sums[k].size / x.size) for m in to_matrices(sums[k], a)]  # means over the inputs
+                pairs = zip(sizes, moments[i], strict=True)
+                done = [neuron_factors(part, v, decay=second_moment_decay) for part, v in pairs]
+                moments[i] = tuple(v for _, v in done)
+                factors = from_matrices([f[:, None] for f, _ in done], a, sums[k].shape)
+                scales[k] = scales[k] * keep_whole(factors, mesh)
+        for i, x, factor in zip(chosen, polar, scales, strict=True):
+            leaves[i] = factor * x
         state = MuonState(
             optax.safe_increment(state.count),
             treedef.unflatten(buffers),
@@ -189,27 +192,16 @@ def scale_by_muon(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _find_specs(mesh: Mesh, sharding: PyTree, updates: PyTree) -> list[PartitionSpec]:
-    """One PartitionSpec for each leaf of the updates."""
-    tree = PartitionSpec() if sharding is None else sharding
-    found = broadcast_prefix("scale_by_muon", "sharding", tree, updates, _is_spec)
-    specs = []
-    for value in found:
-        spec = PartitionSpec() if value is None else value.spec if isinstance(value, NamedSharding) else value
-        if not isinstance(spec, PartitionSpec):
-            raise fail("scale_by_muon", "sharding", f"holds {value!r}", "PartitionSpec or NamedSharding leaves")
-        names = jax.tree.leaves(tuple(spec))
-        if not set(names) <= set(mesh.axis_names):
-            raise fail("scale_by_muon", "sharding", f"holds {spec}", f"axes of the mesh {mesh.axis_names}")
-        specs.append(spec)
-    return specs
-
-
-def _is_spec(value: Any) -> bool:
-    return value is None or isinstance(value, PartitionSpec | NamedSharding)
-
-
-def _factor(scale_fn: Callable[[int, int], float], inputs: int, outputs: int) -> float:
-    factor = scale_fn(inputs, outputs)
-    check_real("scale_by_muon", f"scale({inputs}, {outputs})", factor, 0.0, math.inf, open_low=True, open_high=True)
-    return float(factor)
+def _scales(scale_fn: Callable[[int, int], float], shape: tuple[int, ...], axes: MatrixAxes) -> float | Array:
+    """What multiplies a leaf: a number, or one for each output where its splits differ in size."""
+    found = matrix_shapes(shape, axes)
+    factors = []
+    for m in found:
+        factor = scale_fn(m.inputs, m.outputs)
+        text = f"scale({m.inputs}, {m.outputs})"
+        check_real("scale_by_muon", text, factor, 0.0, math.inf, open_low=True, open_high=True)
+        factors.append(float(factor))
+    if len(set(factors)) == 1:
+        return factors[0]
+    columns = [jnp.full((m.count, 1, m.outputs), factor) for m, factor in zip(found, factors, strict=True)]
+    return from_matrices(columns, axes, column_shape(shape, axes))

@@ -30,11 +30,16 @@ def normalize_neurons(matrices: Array, second_moment: Array, *, decay: float | A
     matrices = promote(floating_array("normalize_neurons", "matrices", matrices))
     check_scalar("normalize_neurons", "decay", decay, 0.0, 1.0, open_high=True)
     check_shape("normalize_neurons", "second_moment", second_moment, (*matrices.shape[:-2], matrices.shape[-1]))
-    sizes = jnp.mean(jnp.square(matrices), axis=-2)
+    factors, second_moment = neuron_factors(jnp.mean(jnp.square(matrices), axis=-2), second_moment, decay=decay)
+    return matrices * factors[..., None, :], second_moment
+
+
+def neuron_factors(sizes: Array, second_moment: Array, *, decay: float | Array) -> tuple[Array, Array]:
+    """What `normalize_neurons` multiplies each output by, and the new v, from the mean squares ``[..., out]``."""
     second_moment = decay * second_moment + (1.0 - decay) * sizes
     factors = 1.0 / jnp.sqrt(jnp.maximum(second_moment, 1e-10))
     # The norms follow from the sizes; no pass over the scaled matrix is needed.
     before = jnp.sum(sizes, axis=-1, keepdims=True)
     after = jnp.sum(sizes * jnp.square(factors), axis=-1, keepdims=True)
     keep = jnp.sqrt(before / jnp.where(after == 0.0, 1.0, after))
-    return matrices * (keep * factors)[..., None, :], second_moment
+    return keep * factors, second_moment

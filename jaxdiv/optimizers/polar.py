@@ -42,8 +42,9 @@ def orthogonalize(
             float16 with the "you" schedule: with less it loses singular values to rounding. "auto" is "gram" where
             that holds, and "standard" elsewhere.
         kernels: of the products X X^T and b A + c A^2, whose results are symmetric. "xla" computes all of them;
-            `TritonTiles` or `MosaicTiles` compute the tiles on and below the diagonal, on one NVIDIA GPU in 16 bits;
-            "auto" takes what has been measured to be the fastest for the shape.
+            `TritonTiles` or `MosaicTiles` compute the tiles on and below the diagonal, on an NVIDIA GPU in 16 bits;
+            "auto" takes what has been measured to be the fastest for the shape, and XLA's for arrays that may be split
+            over several GPUs (inside ``jax.shard_map``, as `muon` has it on a mesh, they are not).
 
     Returns:
         ``[..., m, n]`` in x's dtype. Differentiable, through the steps.

@@ -16,19 +16,29 @@ a partitioner finds by itself is a gather for each parameter.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdiv.checks import check_instance, fail
 from jaxdiv.numerics import promote
 from jaxdiv.optimizers.gram import almost_orthogonal
-from jaxdiv.optimizers.matrices import MatrixAxes, from_matrices, matrix_shapes, resolve_axes, to_matrices
+from jaxdiv.optimizers.matrices import (
+    MatrixAxes,
+    column_shape,
+    from_matrices,
+    matrix_shapes,
+    resolve_axes,
+    to_matrices,
+)
+from jaxdiv.optimizers.routing import broadcast_prefix
 from jaxdiv.optimizers.schedules import Schedule
 from jaxdiv.optimizers.stacks import Block, map_stacks
-from jaxdiv.optimizers.symmetric import multiply, symmetric_polynomial
-from jaxdiv.typing import Array
+from jaxdiv.optimizers.symmetric import Kernels, multiply, symmetric_polynomial
+from jaxdiv.typing import Array, PyTree
 
 Names = tuple[str, ...]
 
@@ -50,6 +60,7 @@ def map_sharded_leaves(
     specs: Sequence[PartitionSpec],
     schedule: Schedule,
     dtype: jnp.dtype,
+    kernels: Kernels,
     max_stack_bytes: int | None = None,
 ) -> list[Array]:
     """The matrices of all leaves orthogonalised, on a mesh: what ``map_stacks`` does on one device.
@@ -63,6 +74,7 @@ def map_sharded_leaves(
             kernel, or along a later one of several input axes) is gathered first.
         schedule: of the iteration that is split along the longer side.
         dtype: of that iteration.
+        kernels: of its products.
         max_stack_bytes: no stack on a device is larger, unless it is a single matrix.
     """
     layouts = [find_layout(x.shape, a, spec, mesh) for x, a, spec in zip(leaves, axes, specs, strict=True)]
@@ -76,7 +88,7 @@ def map_sharded_leaves(
         size = math.prod(stack.shape[1:]) * _size(mesh, layout.first + layout.second) * stack.dtype.itemsize
         few = stack.shape[0] < spread or (max_stack_bytes is not None and size > max_stack_bytes)
         if spread > 1 and few:
-            return share_long_side(stack, layout, mesh=mesh, schedule=schedule, dtype=dtype)
+            return share_long_side(stack, layout, mesh=mesh, schedule=schedule, dtype=dtype, kernels=kernels)
         return spread_stack(orthogonalize_fn, stack, layout, mesh=mesh)
 
     def local_fn(*local: Array) -> tuple[Array, ...]:
@@ -94,7 +106,108 @@ def map_sharded_leaves(
 
     # Without check_vma: what comes back is equal along replicated axes, which jax cannot prove.
     sharded_fn = jax.shard_map(local_fn, mesh=mesh, in_specs=local_specs, out_specs=local_specs, check_vma=False)
-    return list(sharded_fn(*leaves))
+    done = sharded_fn(*_laid(leaves, mesh, local_specs))
+    # Back to where they lay, as what follows on Explicit axes needs them.
+    return [_like(y, x) for x, y in zip(leaves, done, strict=True)]
+
+
+def column_sums(
+    arrays: Sequence[Array], axes: Sequence[MatrixAxes], *, mesh: Mesh | None, specs: Sequence[PartitionSpec] | None
+) -> list[Array]:
+    """Each array summed over the inputs of its matrices, of `column_shape`.
+
+    On a mesh the sums are whole on every device, and one all-reduce brings all of them together. A partitioner would
+    make one for each sum.
+
+    Args:
+        arrays: leaves, or products of them.
+        axes: one for each array.
+        mesh: None for one device, or for what the partitioner decides.
+        specs: how each array lies on the mesh.
+    """
+    shapes = [column_shape(x.shape, a) for x, a in zip(arrays, axes, strict=True)]
+    inputs = [resolve_axes(x.shape, a).inputs for x, a in zip(arrays, axes, strict=True)]
+    names: list[list[Names]] = [[()] * x.ndim for x in arrays]
+    if mesh is not None and specs is not None:
+        given = [_axis_names(spec, x.ndim) for spec, x in zip(specs, arrays, strict=True)]
+        names = [n if _divides(x.shape, n, mesh) else whole for n, x, whole in zip(given, arrays, names, strict=True)]
+    if mesh is None or not any(map(any, names)):
+        return [jnp.sum(x, axis=over, keepdims=True) for x, over in zip(arrays, inputs, strict=True)]
+
+    def local_fn(*local: Array) -> tuple[Array, ...]:
+        parts = []
+        for x, shape, over, split in zip(local, shapes, inputs, names, strict=True):
+            total = jnp.sum(x, axis=over, keepdims=True)
+            copies = tuple(name for name in mesh.axis_names if name not in sum(split, ()))
+            if copies:  # one of those that hold the same counts
+                total = jnp.where(jax.lax.axis_index(copies) == 0, total, 0.0)
+            # Each device's own part, among zeros.
+            starts = [
+                jax.lax.axis_index(part) * x.shape[axis] if part and axis not in over else 0
+                for axis, part in enumerate(split)
+            ]
+            parts.append(jax.lax.dynamic_update_slice(jnp.zeros(shape, total.dtype), total, starts).ravel())
+        whole = jax.lax.psum(jnp.concatenate(parts), mesh.axis_names)
+        pieces = jnp.split(whole, np.cumsum([part.size for part in parts[:-1]]))
+        return tuple(p.reshape(s).astype(x.dtype) for p, s, x in zip(pieces, shapes, local, strict=True))
+
+    in_specs = tuple(PartitionSpec(*(part or None for part in split)) for split in names)
+    sharded_fn = jax.shard_map(local_fn, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec())
+    return list(sharded_fn(*_laid(arrays, mesh, in_specs)))
+
+
+def check_mesh(function: str, mesh: Mesh | None, sharding: PyTree) -> None:
+    """A mesh or None, and no sharding without one."""
+    if mesh is not None:
+        check_instance(function, "mesh", mesh, Mesh)
+    elif sharding is not None:
+        raise fail(function, "mesh", "is None", "the mesh that sharding refers to")
+
+
+def check_leaves(function: str, mesh: Mesh | None, leaves: Sequence[Array]) -> None:
+    """Arrays whose type says that they are split over Explicit axes lie on the mesh, if there is one."""
+    for x in leaves:
+        typed = jax.typeof(x).sharding
+        if not typed.mesh.explicit_axes or (mesh is None and not any(typed.spec)):
+            continue
+        lies = f"axes {dict(typed.mesh.shape)} of types {_types(typed.mesh)}, on which the arrays lie"
+        if mesh is None:
+            raise fail(function, "mesh", "is None", f"a mesh with the {lies}")
+        if (dict(mesh.shape), mesh.axis_types) != (dict(typed.mesh.shape), typed.mesh.axis_types):
+            raise fail(function, "mesh", f"has axes {dict(mesh.shape)} of types {_types(mesh)}", f"the {lies}")
+
+
+def _types(mesh: Any) -> str:
+    return ", ".join(kind.name for kind in mesh.axis_types)
+
+
+def _laid(arrays: Sequence[Array], mesh: Mesh, specs: Sequence[PartitionSpec]) -> list[Array]:
+    """Arrays as ``shard_map`` is to find them: on Explicit axes it does not bring them there itself."""
+    if not any(jax.typeof(x).sharding.mesh.explicit_axes for x in arrays):
+        return list(arrays)
+    return [jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(arrays, specs, strict=True)]
+
+
+def _like(y: Array, x: Array) -> Array:
+    """The array y laid as x is, where the type of x says how."""
+    typed = jax.typeof(x).sharding
+    return jax.sharding.reshard(y, typed) if typed.mesh.explicit_axes else y
+
+
+def find_specs(function: str, mesh: Mesh, sharding: PyTree, updates: PyTree) -> list[PartitionSpec]:
+    """One PartitionSpec for each leaf of the updates."""
+    tree = PartitionSpec() if sharding is None else sharding
+    found = broadcast_prefix(function, "sharding", tree, updates, _is_spec)
+    specs = []
+    for value in found:
+        spec = PartitionSpec() if value is None else value.spec if isinstance(value, NamedSharding) else value
+        if not isinstance(spec, PartitionSpec):
+            raise fail(function, "sharding", f"holds {value!r}", "PartitionSpec or NamedSharding leaves")
+        names = jax.tree.leaves(tuple(spec))
+        if not set(names) <= set(mesh.axis_names):
+            raise fail(function, "sharding", f"holds {spec}", f"axes of the mesh {mesh.axis_names}")
+        specs.append(spec)
+    return specs
 
 
 def find_layout(shape: Sequence[int], axes: MatrixAxes, spec: PartitionSpec, mesh: Mesh) -> Layout | None:
@@ -104,14 +217,21 @@ def find_layout(shape: Sequence[int], axes: MatrixAxes, spec: PartitionSpec, mes
     >>> find_layout((4, 8, 8), MatrixAxes(1, 2, batch=0), PartitionSpec(None, "data"), mesh)
     Layout(batch=(), first=('data',), second=())
     """
-    names = [_names(entry) for entry in spec] + [()] * (len(shape) - len(spec))
+    names = _axis_names(spec, len(shape))
     found = resolve_axes(shape, axes)
-    uneven = any(size % _size(mesh, part) for size, part in zip(shape, names, strict=True))
+    uneven = not _divides(shape, names, mesh)
     late = any(names[axis] for side in (found.inputs, found.outputs) for axis in side[1:])
     split = axes.splits is not None and any(names[axis] for axis in found.outputs)
     if uneven or late or split:
         return None
     return Layout(*(tuple(name for axis in group for name in names[axis]) for group in found))
+
+
+def keep_whole(x: Array, mesh: Mesh | None) -> Array:
+    """The array on every device: a partitioner that splits what is computed from the sums has to gather it again."""
+    if mesh is None or mesh.abstract_mesh.explicit_axes:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def spread_stack(stack_fn: Callable[[Array], Array], stack: Array, layout: Layout, *, mesh: Mesh) -> Array:
@@ -132,7 +252,9 @@ def spread_stack(stack_fn: Callable[[Array], Array], stack: Array, layout: Layou
     return _to_owners(y, replicas, shards, r).reshape(-1, n, m)[:num]
 
 
-def share_long_side(stack: Array, layout: Layout, *, mesh: Mesh, schedule: Schedule, dtype: jnp.dtype) -> Array:
+def share_long_side(
+    stack: Array, layout: Layout, *, mesh: Mesh, schedule: Schedule, dtype: jnp.dtype, kernels: Kernels
+) -> Array:
     """Inside ``shard_map``: matrices ``[N, n / p, m / q]`` orthogonalised with the longer side split over all devices.
 
     At most one exchange before and one after; in each step, one sum of n x n matrices over the devices.
@@ -146,13 +268,13 @@ def share_long_side(stack: Array, layout: Layout, *, mesh: Mesh, schedule: Sched
     if layout.first:
         x = jnp.moveaxis(x.reshape(num, n, p, width), 2, 0)
         x = jnp.moveaxis(_exchange(x, layout.first), 0, 1).reshape(num, p * n, width)
-    y = _iterate(x, layout.first + layout.second + replicas, schedule, dtype)
+    y = _iterate(x, layout.first + layout.second + replicas, schedule, dtype, kernels)
     y = jnp.moveaxis(y.reshape(num, p, n, width), 1, 0)
     y = _to_owners(y, replicas, layout.first, r)
     return jnp.moveaxis(y, 0, 2).reshape(num, n, r * p * width)[:, :, :m]
 
 
-def _iterate(x: Array, names: Names, schedule: Schedule, dtype: jnp.dtype) -> Array:
+def _iterate(x: Array, names: Names, schedule: Schedule, dtype: jnp.dtype, kernels: Kernels) -> Array:
     """`orthogonalize` for matrices whose columns lie on several devices."""
     y = promote(x)
     top = jax.lax.pmax(jnp.max(jnp.abs(y), axis=(1, 2), keepdims=True), names)
@@ -165,7 +287,7 @@ def _iterate(x: Array, names: Names, schedule: Schedule, dtype: jnp.dtype) -> Ar
         gram = jax.lax.psum(gram, names).astype(dtype)
         if step == 0 and schedule.rescale == "aol":
             y, gram = almost_orthogonal(y, gram)
-        y = multiply(symmetric_polynomial(gram, a=a, b=b, c=c), y)
+        y = multiply(symmetric_polynomial(gram, a=a, b=b, c=c, kernels=kernels), y)
     return y.astype(x.dtype)
 
 
@@ -205,5 +327,16 @@ def _size(mesh: Mesh, names: Names) -> int:
     return math.prod(mesh.shape[name] for name in names)
 
 
-def _names(entry: str | Names | None) -> Names:
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+def _is_spec(value: Any) -> bool:
+    return value is None or isinstance(value, PartitionSpec | NamedSharding)
+
+
+def _divides(shape: Sequence[int], names: Sequence[Names], mesh: Mesh) -> bool:
+    """Whether every axis is a multiple of the devices that share it."""
+    return not any(size % _size(mesh, part) for size, part in zip(shape, names, strict=True))
+
+
+def _axis_names(spec: PartitionSpec, rank: int) -> list[Names]:
+    """The mesh axes that each axis of an array lies on."""
+    entries = [() if e is None else (e,) if isinstance(e, str) else tuple(e) for e in spec]
+    return entries + [()] * (rank - len(entries))

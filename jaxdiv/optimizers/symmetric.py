@@ -26,7 +26,8 @@ def gram_product(x: Array, *, kernels: Kernels = "auto") -> Array:
     Args:
         x: any floating dtype.
         kernels: "xla" computes the full product. `TritonTiles` or `MosaicTiles` compute the tiles on and below the
-            diagonal on an NVIDIA GPU, in 16 bits. "auto" takes the faster of the two where it has been measured.
+            diagonal on an NVIDIA GPU, in 16 bits. "auto" takes the faster of the two where it has been measured: on a
+            single GPU, or inside a ``jax.shard_map`` over all axes of a mesh.
 
     >>> gram_product(jnp.array([[1.0, 2.0]])).tolist()
     [[5.0]]
@@ -92,8 +93,9 @@ def _find_tiles(x: Array, kernels: Kernels) -> TritonTiles | MosaicTiles | None:
     """The kernel for this array, or None for XLA's product."""
     if kernels != "auto":
         return None if isinstance(kernels, str) else kernels
-    # A kernel is not partitioned over devices, and its offsets have 32 bits.
-    if jax.default_backend() != "gpu" or jax.device_count() > 1 or x.dtype.itemsize != 2 or x.size >= 2**31:
+    # A kernel is not partitioned over devices: there is one, or shard_map has split the array. Offsets have 32 bits.
+    local = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual
+    if jax.default_backend() != "gpu" or not local or x.dtype.itemsize != 2 or x.size >= 2**31:
         return None
     hopper = getattr(jax.devices()[0], "compute_capability", "") == "9.0"
     return choose_tiles(math.prod(x.shape[:-2]), *x.shape[-2:]) if hopper else None

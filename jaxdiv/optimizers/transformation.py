@@ -76,8 +76,9 @@ def muon(
         max_stack_bytes: see there.
 
     Returns:
-        A transformation whose ``update`` needs params. Its state holds no setting. Under ``optax.inject_hyperparams``
-        name as static arguments what is callable and no schedule: mesh, and routes, scale or mask as functions.
+        A transformation whose ``update`` needs params. Its state holds no setting, and its tree depends on none but
+        ``routes``, ``aux`` and ``second_moment``. Under ``optax.inject_hyperparams`` name as static arguments what is
+        callable and no schedule: mesh, and routes, scale or mask as functions.
 
     Raises:
         ValueError: for any other argument; at ``init`` and ``update`` for routes that do not fit the parameters.
@@ -105,15 +106,17 @@ def muon(
     if radius is not None:
         if weight_decay is not None or cautious:
             raise fail("muon", "weight_decay or cautious", "is given", "neither with radius='hyperball'")
-        matrices = optax.chain(directions, scale_to_hyperball(learning_rate, routes=routes))
+        # What takes the place of the decay has no state either, so that either kind of step restores the other's.
+        step = scale_to_hyperball(learning_rate, routes=routes, mesh=mesh, sharding=sharding)
+        matrices = optax.chain(directions, optax.identity(), step)
     else:
         decay = decay_weights(0.1 if weight_decay is None else weight_decay, mask=weight_decay_mask, cautious=cautious)
-        matrices = optax.chain(directions, decay, optax.scale_by_learning_rate(learning_rate))
+        matrices = optax.chain(directions, decay, _scale_by_rate(learning_rate))
     if aux is None:
         rate = learning_rate if aux_learning_rate is None else aux_learning_rate
         decay = decay_weights(aux_weight_decay, mask=weight_decay_mask)
         adam = optax.scale_by_adam(b1=0.9, b2=0.95, eps=1e-8)
-        aux = _in_float32(optax.chain(adam, decay, optax.scale_by_learning_rate(rate)))
+        aux = _in_float32(optax.chain(adam, decay, _scale_by_rate(rate)))
     else:
         check_instance("muon", "aux", aux, optax.GradientTransformation)
         if aux_learning_rate is not None:
@@ -124,6 +127,11 @@ def muon(
         return jax.tree.unflatten(jax.tree.structure(params), ["adamw" if a is None else "muon" for a in axes])
 
     return optax.partition({"muon": matrices, "adamw": aux}, label_fn)
+
+
+def _scale_by_rate(rate: Rate) -> optax.GradientTransformation:
+    """``optax.scale_by_learning_rate`` that counts steps for a number too: the state is the same for every rate."""
+    return optax.scale_by_learning_rate(rate if callable(rate) else lambda count: rate)
 
 
 def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

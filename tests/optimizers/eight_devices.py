@@ -11,7 +11,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiv.optimizers import MatrixAxes, muon, scale_by_muon
+from jaxdiv.optimizers import MatrixAxes, TritonTiles, muon, scale_by_muon
 
 COLLECTIVES = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
 STACKED = MatrixAxes(1, 2, batch=0)
@@ -39,6 +39,21 @@ CASES = {
     "few_short": ({f"w{i}": ((24, 48), MatrixAxes(), P("data")) for i in range(3)}, 2),
     "few_both": ({f"w{i}": ((48, 24), MatrixAxes(), P("data", "model")) for i in range(2)}, 2),
 }  # fmt: skip
+
+# What the options may add: one all-reduce for all leaves, not one for each.
+VARIANTS = {
+    "plain": {},
+    "hyperball": {"radius": "hyperball"},
+    "normuon": {"second_moment": "normuon"},
+    "both": {"radius": "hyperball", "second_moment": "normuon"},
+}
+VARIANT_CASES = [("fsdp_inputs", name) for name in VARIANTS] + [
+    (case, name)
+    for case in ("fsdp_outputs", "both_sides", "experts", "convolution", "fused_along_the_splits")
+    for name in ("plain", "both")
+]
+
+EXPLICIT = ((P("data"), P("data")), (P("data"), P()), (P(), P("data")), (P(None, "model"), P("data", "model")))
 
 
 def count_collectives(text):
@@ -71,12 +86,63 @@ def measure(mesh, leaves, **options):
     text = compiled.as_text()
     return {
         "error": worst,
+        "kernels": str(jax.make_jaxpr(many.update)(placed, state)).count("pallas_call"),
         "finite": all(bool(np.isfinite(x).all()) for x in updates.values()),
         # A CPU compiles every bfloat16 into float32, so what is meant to travel is read before.
         "wire": sorted(set(re.findall(r"stablehlo\.all_(?:to_all|gather)\".*x(\w+)>\)? ->", lowered.as_text()))),
         "loops": len(re.findall(r" while\(", text)),
         **count_collectives(text),
     }
+
+
+def measure_whole(mesh, leaves, **options):
+    """One step of all of `muon`, matrices only: updates and second moments beside those of one device."""
+    rng = np.random.default_rng(2)
+    routes, specs = ({name: leaf[i] for name, leaf in leaves.items()} for i in (1, 2))
+    params, gradient = (
+        {name: rng.standard_normal(shape).astype(np.float32) for name, (shape, _, _) in leaves.items()} for _ in "pg"
+    )
+    shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+    one, many = (
+        muon(0.1, routes=routes, dtype="float32", **options, **o) for o in ({}, dict(mesh=mesh, sharding=specs))
+    )
+    expected = jax.jit(one.update)(gradient, one.init(params), params)
+    state = many.init(params)
+    # Momentum lies as the parameters do, the rest whole.
+    lies = jax.tree.map(lambda x: NamedSharding(mesh, P()), state)
+    first, *rest = lies.inner_states["muon"].inner_state
+    lies.inner_states["muon"] = lies.inner_states["muon"]._replace(
+        inner_state=(first._replace(momentum=shardings), *rest)
+    )
+    gradient, params = jax.device_put((gradient, params), (shardings, shardings))
+    state = jax.device_put(state, lies)
+    compiled = jax.jit(many.update, out_shardings=(shardings, lies)).lower(gradient, state, params).compile()
+    got = compiled(gradient, state, params)
+    worst = max(
+        float(np.linalg.norm(np.asarray(x, np.float64) - np.asarray(y)) / (np.linalg.norm(np.asarray(y)) or 1.0))
+        for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
+    )
+    return {"error": worst, **count_collectives(compiled.as_text())}
+
+
+def explicit(**options):
+    """Under a mesh of Explicit axes, which jax.make_mesh makes by default: arrays that lie as said, and otherwise."""
+    rng = np.random.default_rng(3)
+    gradient = {f"w{i}": rng.standard_normal((24, 48)).astype(np.float32) for i in range(8)}
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    one = muon(0.1, routes=MatrixAxes(), dtype="float32", **options)
+    expected, _ = jax.jit(one.update)(gradient, one.init(gradient), gradient)
+    found = {}
+    with jax.set_mesh(mesh):
+        for lie, said in EXPLICIT:
+            many = muon(0.1, routes=MatrixAxes(), dtype="float32", mesh=mesh, sharding=said, **options)
+            placed = jax.device_put(gradient, NamedSharding(mesh, lie))
+            updates, _ = jax.jit(many.update)(placed, jax.jit(many.init)(placed), placed)
+            found[f"{lie} said {said}"] = {
+                "error": max(float(np.abs(np.asarray(updates[k]) - expected[k]).max()) for k in expected),
+                "stays": all(u.sharding.is_equivalent_to(placed[k].sharding, 2) for k, u in updates.items()),
+            }
+    return found
 
 
 def train(mesh, **options):
@@ -116,9 +182,13 @@ def main():
     found["large"] = measure(mesh, replicated, dtype="float32", max_stack_bytes=1000)
     found["aol"] = measure(mesh, CASES["few_long"][0], dtype="float32", schedule="aol")
     found["polar_express"] = measure(mesh, CASES["few_short"][0], dtype="float32", schedule="polar_express")
+    found["kernels"] = measure(mesh, replicated, dtype="float32", kernels=TritonTiles(16, 16, 16))
+    found["kernels_few"] = measure(mesh, CASES["few_long"][0], dtype="float32", kernels=TritonTiles(16, 16, 16))
     for name, options in {"adamw beside": {}, "hyperball": {"radius": "hyperball", "second_moment": "normuon"}}.items():
         trained[name] = train(mesh, **options)
-    print(json.dumps({"cases": found, "trained": trained}))
+    variants = {f"{case} {name}": measure_whole(mesh, CASES[case][0], **VARIANTS[name]) for case, name in VARIANT_CASES}
+    strict = {name: explicit(**VARIANTS[name]) for name in ("plain", "both")}
+    print(json.dumps({"cases": found, "trained": trained, "variants": variants, "explicit": strict}))
 
 
 if __name__ == "__main__":

@@ -49,9 +49,8 @@ def test_the_state_holds_counts_and_moments_and_nothing_else():
     _, state = run(optimizer, params, optimizer.init(params), 2)
     for leaf in jax.tree.leaves(state):
         assert (leaf.dtype == jnp.int32 and leaf.shape == () and int(leaf) == 2) or leaf.dtype == jnp.float32
-    other = muon(lambda t: 0.3, momentum=0.5, schedule="jordan", scale="spectral", nesterov=False, weight_decay=0.0)
-    leaves = jax.tree.leaves(muon(0.1).init(params))
-    assert len(leaves) == len(jax.tree.leaves(other.init(params))) - 2, "a schedule counts, for Muon and for AdamW"
+    other = muon(0.3, momentum=0.5, schedule="jordan", scale="spectral", nesterov=False, weight_decay=0.0)
+    assert jax.tree.structure(muon(0.1).init(params)) == jax.tree.structure(other.init(params))
     state = scale_by_muon().init(params)
     assert isinstance(state, MuonState) and isinstance(state.momentum["embed"], optax.MaskedNode)
 
@@ -80,6 +79,45 @@ def test_a_changed_configuration_is_obeyed_after_restoring(tmp_path):
     direct, stale = run(after, *middle, 2, first=2), run(before, *middle, 2, first=2)
     same(run(after, *restored, 2, first=2), direct)
     assert float(jnp.abs(direct[0]["mlp"]["up"]["kernel"] - stale[0]["mlp"]["up"]["kernel"]).max()) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"learning_rate": lambda t: 0.1 / (1 + t)},
+        {"momentum": lambda t: 0.9},
+        {"aux_learning_rate": lambda t: 0.01},
+        {"radius": "hyperball"},
+        {"cautious": True, "weight_decay": 0.0, "aux_weight_decay": 0.1},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_number_is_restored_into_a_schedule_and_back(tmp_path, changed):
+    """No setting but second_moment, routes and aux decides which leaves a checkpoint has."""
+    params = make_params()
+    options = {"learning_rate": 0.1, "dtype": "float32"}
+    number, other = muon(**options), muon(**{**options, **changed})
+    for before, after in ((number, other), (other, number)):
+        middle = run(before, params, before.init(params), 2)
+        save_checkpoint(tmp_path, 2, middle)
+        restored = restore_checkpoint(tmp_path, (params, after.init(params))).state
+        same(restored, middle)
+        same(run(after, *restored, 1, first=2), run(after, *middle, 1, first=2))
+    counts = [int(x) for x in jax.tree.leaves(middle[1]) if x.dtype == jnp.int32]
+    assert counts == [2] * 4, "Adam's, and the rate's of both; Muon's own"
+
+
+def test_a_state_without_its_second_moment_is_refused_by_name(tmp_path):
+    params = make_params()
+    plain, normuon = muon(0.1), muon(0.1, second_moment="normuon")
+    save_checkpoint(tmp_path, 1, plain.init(params))
+    with pytest.raises(ValueError, match=r"second_moment\['mlp'\]\['up'\]\['kernel'\].*: stored nothing, asked"):
+        restore_checkpoint(tmp_path, normuon.init(params))
+    with pytest.raises(ValueError, match="^scale_by_muon: state has no second moment; expected one that init made with "
+                       "second_moment='normuon'"):  # fmt: skip
+        normuon.update(gradients(0), plain.init(params), params)
+    with pytest.raises(ValueError, match="^scale_by_muon: state has NorMuon's second moment; expected .*=None"):
+        plain.update(gradients(0), normuon.init(params), params)
 
 
 def test_inject_hyperparams():

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from jaxdiv.optimizers import orthogonalize
-from jaxdiv.optimizers.symmetric import gram_product, multiply, symmetric_polynomial, symmetric_product
+from jaxdiv.optimizers.symmetric import _find_tiles, gram_product, multiply, symmetric_polynomial, symmetric_product
 from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, TritonTiles, choose_tiles, lower_tiles
 from tests.optimizers.oracles import matrix
 
@@ -145,3 +147,40 @@ def test_without_a_gpu_auto_is_xla():
     for shape in ((48, 768, 768), (24, 768, 3072), (96, 2048, 2048), (72, 2048, 5632), (1, 100, 100)):
         assert isinstance(choose_tiles(*shape), TritonTiles | MosaicTiles | None)
     assert choose_tiles(1, 100, 100) is None
+
+
+class Hopper:
+    compute_capability = "9.0"
+
+
+@pytest.mark.parametrize(("count", "outside"), [(1, True), (8, False)])
+def test_auto_takes_a_kernel_for_arrays_of_one_device(monkeypatch, count, outside):
+    """XLA cannot split a kernel; inside shard_map nothing is left to split, however many GPUs there are."""
+    mesh = jax.make_mesh((1, 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: count)
+    monkeypatch.setattr(jax, "devices", lambda: [Hopper()])
+    found = []
+
+    def note(x):
+        found.append(_find_tiles(x, "auto") is not None)
+        assert _find_tiles(x, "xla") is None and _find_tiles(x.astype(jnp.float32), "auto") is None
+        return x
+
+    x = jax.ShapeDtypeStruct((96, 2048, 2048), jnp.bfloat16)
+    jax.eval_shape(note, x)
+    jax.eval_shape(jax.shard_map(note, mesh=mesh, in_specs=P("data"), out_specs=P("data")), x)
+    jax.eval_shape(jax.shard_map(note, mesh=mesh, in_specs=P("data"), out_specs=P("data"), axis_names={"data"}), x)
+    assert found == [outside, True, outside], "with an axis left to the partitioner it may still split"
+
+
+def test_the_kernel_for_hopper_lowers_inside_shard_map():
+    from jaxdiv.optimizers.symmetric_mosaic import mosaic_product
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    run = functools.partial(mosaic_product, tiles=MosaicTiles(64, 128, 64, 6), num_programs=132)
+    local = jax.shard_map(
+        lambda x: run(x, x), mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False
+    )  # as Muon's is
+    traced = jax.jit(local).trace(jax.ShapeDtypeStruct((2, 1024, 1024), jnp.bfloat16))
+    assert "mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxdiv.optimizers import (
     MatrixAxes,
@@ -14,7 +15,9 @@ from jaxdiv.optimizers import (
     scale_by_muon,
     scale_to_hyperball,
     step_on_sphere,
+    to_matrices,
 )
+from jaxdiv.optimizers.sharding import column_sums
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((3, 5, 4)).astype(np.float32)
@@ -73,6 +76,38 @@ def test_hyperball_keeps_the_norm_and_turns_by_the_learning_rate(x64):
     cosines = np.sum(np.asarray(new * p), axis=(1, 2)) / norms(p) ** 2
     np.testing.assert_allclose(cosines, 1 / np.sqrt(1 + 0.3**2), rtol=1e-12)
     np.testing.assert_allclose(step_on_sphere(p, 1e9 * u, learning_rate=0.3), new, rtol=1e-9)
+
+
+def test_the_whole_step_is_the_one_of_each_matrix():
+    """Heads, unequal splits and batch axes: the transformation sums over leaves, `step_on_sphere` over matrices."""
+    rng = np.random.default_rng(8)
+    routes = {"heads": MatrixAxes(2, 1, batch=0), "qkv": MatrixAxes(0, 1, splits=(6, 3, 3))}
+    params, updates = (
+        {
+            name: jnp.asarray(rng.standard_normal((3, 5, 4) if name == "heads" else (5, 12)), jnp.float32)
+            for name in routes
+        }
+        for _ in "pu"
+    )
+    optimizer = scale_to_hyperball(0.2, routes=routes)
+    got = optax.apply_updates(params, optimizer.update(updates, optimizer.init(params), params)[0])
+    for name, axes in routes.items():
+        pairs = zip(to_matrices(params[name], axes), to_matrices(updates[name], axes), strict=True)
+        each = [step_on_sphere(p, u, learning_rate=0.2) for p, u in pairs]
+        for x, y in zip(to_matrices(got[name], axes), each, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_sums_over_inputs_are_each_matrix_s():
+    """Shapes that a mesh does not divide, and arrays that lie whole, are summed all the same."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    axes = [MatrixAxes(1, 2, batch=0), MatrixAxes((0, 1), 2)]
+    arrays, specs = [jnp.asarray(X), jnp.asarray(U)], [PartitionSpec("data"), PartitionSpec()]
+    for options in ({"mesh": None, "specs": None}, {"mesh": mesh, "specs": specs}):
+        first, second = column_sums(arrays, axes, **options)
+        np.testing.assert_allclose(first, X.sum(axis=1, keepdims=True), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(second, U.sum(axis=(0, 1), keepdims=True), rtol=1e-5, atol=1e-6)
+    assert column_sums([], [], mesh=mesh, specs=[]) == []
 
 
 def test_hyperball_with_nothing_to_turn():
@@ -165,6 +200,10 @@ def test_malformed_calls():
             decay_weights(0.1, mask=mask).update({"a": ones}, optax.EmptyState(), {"a": ones})
     with pytest.raises(ValueError, match="^scale_to_hyperball: params is None"):
         scale_to_hyperball(0.1).update({"kernel": ones}, scale_to_hyperball(0.1).init(None))
+    with pytest.raises(ValueError, match="^scale_to_hyperball: mesh is"):
+        scale_to_hyperball(0.1, mesh="data")
+    with pytest.raises(ValueError, match="^scale_to_hyperball: mesh is None; expected the mesh that sharding refers"):
+        scale_to_hyperball(0.1, sharding=PartitionSpec("data"))
     with pytest.raises(ValueError, match=r"^normalize_neurons: second_moment has shape \(2,\); expected shape \(3\)"):
         normalize_neurons(ones, jnp.ones(2))
     with pytest.raises(ValueError, match="^step_on_sphere: updates has shape"):
