@@ -162,7 +162,7 @@ def _combine(m: Any, p, q, x, has_p, has_q, formulas: Definition, limits: tuple[
         top = max(range(len(mass)), key=lambda i: mass[i])
         moved = np.where(mass == 0, zero, k - k[top])
         g = mass * (moved - sums(mass * moved))
-        scored = 1e-35 < max(abs(g)) < FLOAT32_MAX / 16  # beyond, an intermediate may overflow
+        scored = 1e-35 < max(abs(g)) < 0.99 * FLOAT32_MAX
         gradients.append(g if scored else None)
     return Truth(value, *gradients)
 

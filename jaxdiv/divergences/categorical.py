@@ -22,12 +22,14 @@ from jaxdiv.divergences.generators import (
     alpha,
     jeffreys,
     kl,
+    le_cam,
+    neyman_chi2,
     pearson_chi2,
     reverse_kl,
     squared_hellinger,
     total_variation,
 )
-from jaxdiv.divergences.mixtures import jensen_shannon
+from jaxdiv.divergences.mixtures import jensen_shannon, skew_kl
 from jaxdiv.divergences.record import FDivergence
 from jaxdiv.numerics import promote
 from jaxdiv.typing import Array, ArrayLike
@@ -307,6 +309,52 @@ def chi2_divergence(
     0.25
     """
     return _divergence("chi2_divergence", pearson_chi2(), p_logits, q_logits, axis, where, temperature)
+
+
+def neyman_chi2_divergence(
+    *, p_logits: ArrayLike, q_logits: ArrayLike, axis: int = -1, where: ArrayLike | None = None,
+    temperature: float = 1.0,
+) -> Array:  # fmt: skip
+    r"""Neyman's chi-squared divergence sum (p - q)^2 / p.
+
+    `f_divergence` with `neyman_chi2`: arguments, rules at -inf, dtypes and errors are described there.
+
+    >>> p, q = jnp.log(jnp.array([0.75, 0.25])), jnp.log(jnp.array([0.5, 0.5]))
+    >>> round(float(neyman_chi2_divergence(p_logits=p, q_logits=q)), 6)
+    0.333333
+    """
+    return _divergence("neyman_chi2_divergence", neyman_chi2(), p_logits, q_logits, axis, where, temperature)
+
+
+def le_cam_divergence(
+    *, p_logits: ArrayLike, q_logits: ArrayLike, axis: int = -1, where: ArrayLike | None = None,
+    temperature: float = 1.0,
+) -> Array:  # fmt: skip
+    r"""The Vincze-Le Cam (triangular) divergence sum (p - q)^2 / (p + q), in [0, 2].
+
+    `f_divergence` with `le_cam`: arguments, rules at -inf, dtypes and errors are described there.
+
+    >>> p, q = jnp.log(jnp.array([0.75, 0.25])), jnp.log(jnp.array([0.5, 0.5]))
+    >>> round(float(le_cam_divergence(p_logits=p, q_logits=q)), 6)
+    0.133333
+    """
+    return _divergence("le_cam_divergence", le_cam(), p_logits, q_logits, axis, where, temperature)
+
+
+def skew_kl_divergence(
+    *, p_logits: ArrayLike, q_logits: ArrayLike, pi: float, axis: int = -1, where: ArrayLike | None = None,
+    temperature: float = 1.0,
+) -> Array:  # fmt: skip
+    r"""The skewed divergence KL(p || pi p + (1 - pi) q), never infinite.
+
+    `f_divergence` with `skew_kl(pi)`: arguments, rules at -inf, dtypes and errors are described there.
+
+    >>> p, q = jnp.log(jnp.array([0.75, 0.25])), jnp.log(jnp.array([0.5, 0.5]))
+    >>> round(float(skew_kl_divergence(p_logits=p, q_logits=q, pi=0.5)), 6)
+    0.031872
+    """
+    checks.check_real("skew_kl_divergence", "pi", pi, 1e-12, 1.0 - 1e-12)
+    return _divergence("skew_kl_divergence", skew_kl(pi), p_logits, q_logits, axis, where, temperature)
 
 
 def alpha_divergence(

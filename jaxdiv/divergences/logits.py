@@ -11,7 +11,8 @@ What float32 loses in the textbook formula, and what is done about it here. With
 - **Gauge.** Adding a constant to k changes nothing. Where q is concentrated on one class the differences to that
   class's k are what counts, so they are formed first; where r is small there, k is counted from f(0) (`score_drop`).
 - **Growth.** Where f grows as a power of r, its mass may be finite while the factor overflows: three factors at
-  a half and a quarter of the log-ratio make the product.
+  a half and a quarter of the log-ratio make the product. Near the largest float k and r^2 f'' are beyond it while value
+  and gradients are not: such rows are computed at 2^-40 of their size.
 
 The two sides are mirror images: what is done for (f, p, q) on q is done for (f^, q, p) on p, by the same function.
 Probabilities below the smallest normal number (log-probability under -87 in float32) count as 0 but for the question
@@ -42,9 +43,8 @@ class _Pair(NamedTuple):
 
 
 class _Half(NamedTuple):
-    """Terms of the side where r <= 1. The first four are multiplied by its mass: f, r f', r^2 f'' and k."""
+    """Terms of the side where r <= 1, times the row's scale. The first three have its mass: r f', r^2 f'' and k."""
 
-    value: jax.Array
     slope: jax.Array
     weight: jax.Array
     score: jax.Array
@@ -138,40 +138,42 @@ def _overflows(fn: Callable[[jax.Array], jax.Array]) -> bool:
         return not bool(jnp.isfinite(fn(jnp.float32(-1e30))))
 
 
-def _times(mass: jax.Array, fn: Callable[[jax.Array], jax.Array], x: jax.Array, grows: bool) -> jax.Array:
-    """Mass * fn(x); where fn is a power of e^{-x} too large to multiply, by A^3 / B^2 of its half and its quarter."""
+def _times(
+    mass: jax.Array, fn: Callable[[jax.Array], jax.Array], x: jax.Array, grows: bool, scale: jax.Array | float = 1.0
+) -> jax.Array:
+    """Mass * fn(x) * scale; where fn is a power of e^{-x} too large to multiply, by A^3 / B^2 of half and quarter."""
     y = fn(x)
     if not grows:
-        return mass * y
+        return mass * y  # never so large that the row is scaled
     direct = jnp.abs(y) < 1e34 if x.dtype == jnp.float32 else jnp.abs(y) < 1e300
     half, quarter = fn(jnp.where(direct, 0.0, x / 2.0)), fn(jnp.where(direct, 0.0, x / 4.0))
     ratio = half / jnp.where(direct, 1.0, quarter)
-    far = jnp.where(jnp.isfinite(half), (mass * half) * ratio * ratio, jnp.sign(half) * jnp.inf)
-    return jnp.where(mass == 0.0, 0.0, jnp.where(direct, mass * jnp.where(direct, y, 0.0), far))
+    far = jnp.where(jnp.isfinite(half), (mass * half) * scale * ratio * ratio, jnp.sign(half) * jnp.inf)
+    return jnp.where(mass == 0.0, 0.0, jnp.where(direct, mass * jnp.where(direct, y, 0.0) * scale, far))
 
 
-def _half(divergence: FDivergence, mass: jax.Array, x: jax.Array) -> _Half:
+def _slope(divergence: FDivergence) -> Callable[[jax.Array], jax.Array]:
+    return lambda x: jax.jvp(divergence.phi, (x,), (jnp.ones_like(x),))[1]
+
+
+def _half(divergence: FDivergence, mass: jax.Array, x: jax.Array, scale: jax.Array) -> _Half:
     """The terms of a record at x <= 0; elements that belong to the other half get x = 0 and are not used."""
-
-    def slope(x):
-        return jax.jvp(divergence.phi, (x,), (jnp.ones_like(x),))[1]
-
     grows = _overflows(divergence.phi)
     drop = divergence.score_drop
+    one = jnp.ones_like(mass)
     return _Half(
-        value=_times(mass, divergence.phi, x, grows),
-        slope=_times(mass, slope, x, grows),
-        weight=_times(mass, divergence.weight, x, grows),
-        score=_times(mass, divergence.score, x, grows),
-        k=divergence.score(x),
-        k_drop=jnp.zeros_like(x) if drop is None else drop(x),
-        h=divergence.weight(x),
+        slope=_times(mass, _slope(divergence), x, grows, scale),
+        weight=_times(mass, divergence.weight, x, grows, scale),
+        score=_times(mass, divergence.score, x, grows, scale),
+        k=_times(one, divergence.score, x, grows, scale),
+        k_drop=jnp.zeros_like(x) if drop is None else scale * drop(x),
+        h=_times(one, divergence.weight, x, grows, scale),
     )
 
 
 def _recentred(
     divergence: FDivergence, mass: jax.Array, near: _Half, far: _Half, is_near: jax.Array, rest: jax.Array,
-    vanishes: jax.Array,
+    vanishes: jax.Array, scale: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """Terms q (k - c) with c the score of q's most probable class, for q itself or, mirrored, for p.
 
@@ -183,6 +185,7 @@ def _recentred(
         is_near: where rho <= 0 (mirrored: >= 0).
         rest: what rho lacks (mirrored: with the sign turned).
         vanishes: where the other distribution is 0 and this one is not, which is near.
+        scale: what the terms of the row are multiplied by, and the result is.
     """
     top = jnp.argmax(mass, axis=-1, keepdims=True)
     is_top = jax.lax.broadcasted_iota(top.dtype, mass.shape, mass.ndim - 1) == top
@@ -190,7 +193,7 @@ def _recentred(
     def at_top(x):
         return _total(jnp.where(is_top, x, 0.0))
 
-    limit = divergence.at_zero if divergence.at_zero < jnp.inf else 0.0  # an infinite row has no gradient anyway
+    limit = scale * (divergence.at_zero if divergence.at_zero < jnp.inf else 0.0)  # an infinite row has no gradient
     k = jnp.where(vanishes, limit, near.k)
     far_terms = far.slope - (far.slope + far.weight) * rest
     if divergence.score_drop is not None:
@@ -220,29 +223,41 @@ def terms(divergence: FDivergence, temperature: float, a: jax.Array, b: jax.Arra
     p, q, rho, rest, only_p, only_q, undefined = _pair(a, b, 1.0 / temperature)
     mirror = divergence.reversed()
     is_low = rho <= 0.0
-    low = _half(divergence, q, jnp.where(is_low, rho, 0.0))
-    high = _half(mirror, p, jnp.where(is_low, 0.0, -rho))
+    x_low, x_high = jnp.where(is_low, rho, 0.0), jnp.where(is_low, 0.0, -rho)
+    grows_low, grows_high = _overflows(divergence.phi), _overflows(mirror.phi)
     either = only_p | only_q | ((p == 0.0) & (q == 0.0))
-    weights = jnp.where(either, 0.0, jnp.where(is_low, low.weight, high.weight))
     # d/drho of q phi(rho) is q r f'; of p phi_dual(-rho) it is -q k.
-    change = rest * jnp.where(is_low, low.slope, -high.slope)
-    value = jnp.where(is_low, low.value, high.value) + jnp.where(jnp.isfinite(change), change, 0.0)
+    low_slope = _times(q, _slope(divergence), x_low, grows_low)
+    high_slope = _times(p, _slope(mirror), x_high, grows_high)
+    change = rest * jnp.where(is_low, low_slope, -high_slope)
+    value = jnp.where(
+        is_low, _times(q, divergence.phi, x_low, grows_low), _times(p, mirror.phi, x_high, grows_high)
+    ) + jnp.where(jnp.isfinite(change), change, 0.0)
     value = jnp.where(only_q, _boundary(q, divergence.at_zero), value)
     value = jnp.where(only_p, _boundary(p, divergence.dual_at_zero), value)
     value = jnp.maximum(jnp.sum(value, axis=-1), 0.0)
-    scores = _recentred(divergence, q, low, high, is_low, rest, only_q)
-    links = _recentred(mirror, p, high, low, rho >= 0.0, -rest, only_p)
+    finite = jnp.isfinite(value)[..., None]  # there is nothing to follow where the value is inf
+    # k of the top class is at most a(a - 1) times the number of classes above the value: 2^40 is room for all of them.
+    large = value[..., None] > float(jnp.finfo(value.dtype).max) ** 0.8
+    scale = jnp.where(finite & large, 2.0**-40, 1.0).astype(value.dtype)
+    low, high = _half(divergence, q, x_low, scale), _half(mirror, p, x_high, scale)
+    weights = jnp.where(either, 0.0, jnp.where(is_low, low.weight, high.weight))
+    scores = _recentred(divergence, q, low, high, is_low, rest, only_q, scale)
+    links = _recentred(mirror, p, high, low, rho >= 0.0, -rest, only_p, scale)
     scores, links = jnp.where(only_p, 0.0, scores), jnp.where(only_q, 0.0, links)
-    sum_scores, sum_links = _total(scores), _total(links)
-    # Nothing to follow where the value is inf, nor where a gradient itself is beyond the largest float.
-    usable_p = jnp.isfinite(value)[..., None] & jnp.isfinite(sum_links)
-    usable_q = jnp.isfinite(value)[..., None] & jnp.isfinite(sum_scores)
-    links, scores = jnp.where(usable_p, links, 0.0), jnp.where(usable_q, scores, 0.0)
-    weights = jnp.where(usable_p & usable_q, weights, 0.0)
-    grad_p = links - p * _total(links)
-    grad_q = scores - q * _total(scores)
+    grad_p, grad_q = _gradient(links, p, finite, scale), _gradient(scores, q, finite, scale)
+    links, scores, weights = (x / scale for x in (links, scores, weights))
+    # Second derivatives reach the largest float before the gradients do.
+    usable = finite & jnp.all(jnp.isfinite(links) & jnp.isfinite(scores) & jnp.isfinite(weights), -1, keepdims=True)
+    links, scores, weights = (jnp.where(usable, x, 0.0) for x in (links, scores, weights))
     nan = jnp.where(undefined, jnp.nan, 0.0).astype(value.dtype)
     return Terms(value + nan[..., 0], grad_p + nan, grad_q + nan, p, q, links, scores, weights)
+
+
+def _gradient(terms: jax.Array, mass: jax.Array, finite: jax.Array, scale: jax.Array) -> jax.Array:
+    """Terms - mass * their sum, without the scale; 0 where a gradient is beyond the largest float."""
+    gradient = (terms - mass * _total(terms)) / scale
+    return jnp.where(finite & jnp.all(jnp.isfinite(gradient), -1, keepdims=True), gradient, 0.0)
 
 
 def _boundary(mass: jax.Array, limit: float) -> jax.Array:
