@@ -8,6 +8,7 @@ is 0 in float32 at x = -20. No branch is evaluated where it overflows, so no NaN
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,50 @@ def promote(x: ArrayLike) -> jax.Array:
     """
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32, jnp.float32))
+
+
+def varying_axes(tree: Any) -> frozenset[Any]:
+    """The mesh axes over which an array of the tree varies inside a `jax.shard_map`; none outside of one.
+
+    >>> varying_axes((jnp.zeros(2), 1.0))
+    frozenset()
+    """
+
+    def of_one(x):
+        kind = jax.typeof(x)
+        axes = getattr(kind, "manual_axis_type", None)
+        return getattr(kind, "vma", frozenset()) if axes is None else axes.varying  # vma until jax 0.10
+
+    return frozenset().union(*map(of_one, jax.tree.leaves(tree)))
+
+
+def _vary(tree: Any, axes: frozenset[Any]) -> Any:
+    def one(x):
+        missing = tuple(sorted(axes - varying_axes(x)))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(one, tree)
+
+
+def vary_alike(tree: Any) -> Any:
+    """The arrays, each varying over all the mesh axes that any of them varies over in a `jax.shard_map`.
+
+    Loops and custom derivatives need what they mix to be of one type there. The gradient of an array that was
+    replicated is then summed over the axes, as it is by jax's own operations. Outside a `shard_map` nothing changes.
+
+    >>> vary_alike((jnp.zeros(2), 1.0))[1]
+    1.0
+    """
+    return _vary(tree, varying_axes(tree))
+
+
+def vary_as(tree: Any, like: Any) -> Any:
+    """The arrays, varying over the mesh axes that any array of ``like`` varies over, too: what a loop starts from.
+
+    >>> vary_as(jnp.zeros(2), jnp.ones(3)).shape
+    (2,)
+    """
+    return _vary(tree, varying_axes(like))
 
 
 def with_limit(x: jax.Array, limit: float, fn: Callable[..., jax.Array], *args: float) -> jax.Array:

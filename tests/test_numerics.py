@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from jaxdiv import numerics
 from tests.divergences.reference import RHO, exact, relative_error
@@ -165,3 +166,25 @@ def test_exponentials_of_a_product_keep_their_digits(c):
     np.testing.assert_allclose(slopes, c * got[:7], rtol=1e-6)
     high, low = (np.asarray(v, np.float64) for v in numerics.scaled_pair(x[:7], c))
     np.testing.assert_allclose(high + low, c * x[:7].astype(np.float64), rtol=1e-10)
+
+
+def test_arrays_of_a_shard_map_are_made_to_vary_alike():
+    """Types alone: what a loop starts from, and the sum over the mesh in the gradient of what was replicated."""
+    mesh, rows, whole = AbstractMesh((2,), ("d",)), PartitionSpec("d"), PartitionSpec()
+
+    def local(x, y):
+        def step(total, value):
+            return total + value, None
+
+        with_both = numerics.vary_alike({"x": x, "y": y, "none": None})
+        assert numerics.varying_axes(with_both["x"]) == numerics.varying_axes(with_both["y"]) == {"d"}
+        start = numerics.vary_as(jnp.zeros(()), x)
+        assert numerics.varying_axes(numerics.vary_as(y, x)) == {"d"} and not numerics.varying_axes(y)
+        gradient = jax.grad(lambda y: jnp.sum(x * numerics.vary_alike((x, y))[1]))(y)
+        assert not numerics.varying_axes(gradient)
+        return jax.lax.scan(step, start, x)[0][None]
+
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
+    assert jax.eval_shape(sharded, jnp.ones(4), jnp.ones(2)).shape == (2,)
+    x = jnp.ones(3)
+    assert numerics.vary_alike((x, 1.0))[0] is x and numerics.vary_as(x, (1.0, None)) is x

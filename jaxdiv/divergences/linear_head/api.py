@@ -13,7 +13,9 @@ from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head.blocks import DEFAULT_MEMORY, Sizes, choose_blocks
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import Gradients, Plan, Problem, Side, can_fuse, sweep
+from jaxdiv.divergences.mixtures import jensen_shannon
 from jaxdiv.divergences.record import FDivergence
+from jaxdiv.numerics import vary_alike
 
 _NAME = "linear_head_divergence"
 
@@ -46,6 +48,9 @@ def linear_head_divergence(
     temperature 1. The gradient is computed together with the value, block by block, in float32: the array of logits
     (8,192 tokens by 128,256 categories are 4.2 GB) never exists. D is not multiplied by temperature^2.
 
+    Reverse mode only: `jax.grad`, `jax.vjp` and, with implementation "xla", what differentiates those once more, as
+    `jax.hessian`. `jax.jvp` and `jax.jacfwd` of the loss itself raise jax's TypeError.
+
     Args:
         divergence: any record, as ``kl()`` for KL(p || q) or ``jensen_shannon(pi).normalized()``, or ``Renyi(order)``.
         p_hidden: ``[..., width]`` hidden states of p.
@@ -56,7 +61,9 @@ def linear_head_divergence(
         q_bias: as p_bias.
         temperature: positive; divides both logits.
         weights: ``[...]`` weight or boolean mask per token. Tokens of weight 0 add nothing, whatever they hold.
-        labels: ``[...]`` integers in [0, vocab_size); with them label_weight is required.
+        labels: ``[...]`` integers in [0, vocab_size); with them label_weight is required. Tokens of weight 0 may have
+            others, such as -100. Under a trace, where no value can be looked at, the loss of a label out of range is
+            NaN.
         label_weight: the share of the cross-entropy, in [0, 1].
         vocab_size: how many leading categories exist; the rest of a head is padding and has probability 0. Required
             if the heads have different numbers of rows.
@@ -71,7 +78,7 @@ def linear_head_divergence(
 
     Returns:
         float32 (float64 for float64 input): a scalar, or one number per token for "none". Gradients have the dtypes of
-        their arguments; where a token's divergence is infinite its value is inf and the gradients may be NaN.
+        their arguments. Where a token's divergence is infinite its loss is inf, and it adds nothing to the gradients.
 
     Raises:
         ValueError: an argument has the wrong type, rank, shape, dtype or range.
@@ -101,6 +108,8 @@ def linear_head_divergence(
     if weights is not None:
         p, q = (side._replace(hidden=jnp.where(weights[:, None] == 0.0, 0, side.hidden)) for side in (p, q))
     problem = Problem(p, q, _labels(labels, leading))
+    vocab_size = _vocab_size(vocab_size, p, q)
+    outside = None if problem.labels is None else _labels_outside(problem.labels, vocab_size, weights)
     plan = Plan(
         objective,
         choose_blocks(
@@ -116,22 +125,27 @@ def linear_head_divergence(
             token_block,
             vocab_block,
         ),
-        _vocab_size(vocab_size, p, q),
+        vocab_size,
         implementation == "pallas" or (implementation == "auto" and can_fuse(p.head.dtype, q.head.dtype)),
     )
     if reduction == "none":
-        return _per_token(plan, problem).reshape(leading)
+        losses = _per_token(plan, vary_alike(problem))
+        return (losses if outside is None else jnp.where(outside, jnp.nan, losses)).reshape(leading)
     dtype = jnp.result_type(jnp.float32, p.hidden, p.head, q.hidden, q.head)
     weights = jnp.ones((q.hidden.shape[0],), dtype) if weights is None else weights.astype(dtype)
     if reduction == "mean":
         total = weights.sum()
         weights = weights / jnp.where(total == 0.0, 1.0, total)
-    return _weighted_sum(plan, problem, weights)
+    if outside is not None:
+        weights = jnp.where(outside, jnp.nan, weights)
+    return _weighted_sum(plan, *vary_alike((problem, weights)))
 
 
 def _objective(divergence: Any, temperature: Any, labels: Any, label_weight: Any, differentiate_p: bool) -> Objective:
     renyi = divergence if isinstance(divergence, Renyi) else None
     divergence = divergence if renyi is None else renyi.generator
+    if renyi is not None and renyi.order == 1.0:
+        renyi = None  # it is its generator, KL
     checks.check_instance(_NAME, "divergence", divergence, FDivergence)
     checks.check_real(_NAME, "temperature", temperature, 0.0, math.inf, open_low=True, open_high=True)
     if (labels is None) != (label_weight is None):
@@ -139,6 +153,8 @@ def _objective(divergence: Any, temperature: Any, labels: Any, label_weight: Any
         raise checks.fail(_NAME, missing, "is None", f"a value, as {given} is given")
     if label_weight is not None:
         checks.check_real(_NAME, "label_weight", label_weight, 0.0, 1.0)
+        if label_weight == 1.0:
+            divergence, renyi = jensen_shannon(), None  # counts 0 times, so any that is never infinite
     checks.check_choice(_NAME, "differentiate_p", differentiate_p, (True, False))
     return Objective(divergence, renyi, float(temperature), float(label_weight or 0.0), bool(differentiate_p))
 
@@ -178,6 +194,17 @@ def _labels(labels: Any, leading: tuple[int, ...]) -> jax.Array | None:
     return labels.reshape(-1)
 
 
+def _labels_outside(labels: jax.Array, vocab_size: int, weights: jax.Array | None) -> jax.Array:
+    """Which labels are no category and count; where that is known and any are, a ValueError."""
+    outside = (labels < 0) | (labels >= vocab_size)
+    if weights is not None:
+        outside &= weights != 0.0
+    if not isinstance(outside, jax.core.Tracer) and bool(jnp.any(outside)):
+        wrong = int(labels[jnp.argmax(outside)])
+        raise checks.fail(_NAME, "labels", f"contain {wrong}", f"integers in [0, {vocab_size}) where weights are not 0")
+    return outside
+
+
 def _vocab_size(vocab_size: Any, p: Side, q: Side) -> int:
     rows = (p.head.shape[0], q.head.shape[0])
     if vocab_size is None:
@@ -206,7 +233,9 @@ def _weighted_sum_forward(plan, problem, weights):
 def _weighted_sum_backward(plan, saved, cotangent):
     grads, losses, weights = saved
     scaled = jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), grads)
-    return Problem(scaled.p, scaled.q, None), cotangent * jnp.where(weights == 0.0, 0.0, losses)
+    # A weight's gradient is its loss; an infinite one adds nothing to any gradient.
+    silent = (weights == 0.0) | (losses == jnp.inf)
+    return Problem(scaled.p, scaled.q, None), cotangent * jnp.where(silent, 0.0, losses)
 
 
 _weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward)

@@ -18,11 +18,10 @@ ABSENT = -1e30
 
 
 class EarlySums(NamedTuple):
-    """Per token: the sums of slope of the divergence and its reversal, and a value good enough for Renyi's factor."""
+    """Per token: the sums of slope of the divergence and its reversal."""
 
     slope_q: jax.Array
     slope_p: jax.Array
-    value: jax.Array
 
 
 def early_power(objective: Objective) -> float | None:
@@ -44,7 +43,12 @@ def total_lse(tops: jax.Array, sums: jax.Array) -> jax.Array:
 
 
 def num_early_parts(objective: Objective) -> int:
-    """Numbers per segment: none where S is known, a sum weighted by one side, or a log-sum-exp of both."""
+    """Numbers per segment: none where S is known, a sum weighted by one side, or a log-sum-exp of both.
+
+    Renyi's divergence needs the latter for its value, whether or not the sums come from it.
+    """
+    if objective.renyi is not None:
+        return 2
     a = early_power(objective)
     if a is None or (a == 1.0 and not objective.differentiate_p):
         return 0
@@ -53,9 +57,9 @@ def num_early_parts(objective: Objective) -> int:
 
 def early_parts(objective: Objective, p: jax.Array, q: jax.Array, top_p, top_q, zeros: bool) -> tuple[jax.Array, ...]:
     """Those numbers, from logits over the temperature and the maxima of `partial_lse`."""
-    a = early_power(objective)
     if num_early_parts(objective) == 0:
         return ()
+    a = early_power(objective) if objective.renyi is None else objective.renyi.order
     if a in (0.0, 1.0):
         weight, difference = (jnp.exp(p - top_p), p - q) if a == 1.0 else (jnp.exp(q - top_q), q - p)
         if zeros:
@@ -63,7 +67,8 @@ def early_parts(objective: Objective, p: jax.Array, q: jax.Array, top_p, top_q, 
         return (jnp.sum(weight * difference, axis=-1),)
     mixed = a * p + (1.0 - a) * q
     if zeros:
-        mixed = jnp.where(jnp.maximum(p, q) == -jnp.inf, ABSENT, mixed)
+        # No term, or an infinite one, which `fused` finds out from the logits.
+        mixed = jnp.where(jnp.minimum(p, q) == -jnp.inf, ABSENT, mixed)
     return partial_lse(mixed)
 
 
@@ -80,10 +85,10 @@ def early_sums(
     factor = divergence_family(objective.divergence)[2]
     zero = jnp.zeros_like(lse_q)
     if not parts:
-        return EarlySums(zero, zero, zero)
+        return EarlySums(zero, zero)
     if a in (0.0, 1.0):
         tops, lse, other = (p_tops, lse_p, lse_q) if a == 1.0 else (q_tops, lse_q, lse_p)
         mean = jnp.sum(parts[0] * jnp.exp(tops - lse[:, None]), -1) - (lse - other)
-        return EarlySums(zero, factor * mean, zero) if a == 1.0 else EarlySums(factor * mean, zero, zero)
+        return EarlySums(zero, factor * mean) if a == 1.0 else EarlySums(factor * mean, zero)
     excess = jnp.expm1(total_lse(*parts) - a * lse_p - (1.0 - a) * lse_q)
-    return EarlySums(-factor * excess / a, -factor * excess / (1.0 - a), factor * excess / (a * (a - 1.0)))
+    return EarlySums(-factor * excess / a, -factor * excess / (1.0 - a))

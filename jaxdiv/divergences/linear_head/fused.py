@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from jaxdiv.divergences.linear_head import renyi
 from jaxdiv.divergences.linear_head.early import (
     ABSENT,
     early_parts,
@@ -23,7 +24,15 @@ from jaxdiv.divergences.linear_head.early import (
     partial_lse,
     total_lse,
 )
-from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums, losses, slope_factor
+from jaxdiv.divergences.linear_head.rows import (
+    Objective,
+    RowStatistics,
+    RowSums,
+    is_infinite,
+    log_integral,
+    losses,
+    slope_factor,
+)
 from jaxdiv.divergences.linear_head.terms import category_terms, rough_slope
 
 _SEGMENT = 2048  # logits per program
@@ -92,21 +101,31 @@ def fused_rows(
         )(*inputs)
 
     num_lses, num_early = _num_partitions(objective), num_early_parts(objective)
-    parts = run(_partition_kernel, [rows_by_segments] * (2 * num_lses + num_early))
+    num_lost = (sum(_infinite_limits(objective)) if zeros else 0) + (_growth(objective) > 0.0)
+    parts = run(_partition_kernel, [rows_by_segments] * (2 * num_lses + num_early + num_lost))
     lses = [total_lse(*parts[2 * i : 2 * i + 2]) for i in range(num_lses)]
-    statistics = RowStatistics(lses[0], lses[1], lses[-1] if has_labels else None)
+    early, lost_parts = parts[2 * num_lses : 2 * num_lses + num_early], parts[2 * num_lses + num_early :]
+    lost = _is_lost(objective, lost_parts, lses[0], lses[1], zeros)
+    lse_mixed = None
+    if objective.renyi is not None:
+        lse_mixed = total_lse(*early)
+        lse_mixed = jnp.where(lost, jnp.inf, jnp.where(lse_mixed < ABSENT / 2.0, -jnp.inf, lse_mixed))
+    statistics = RowStatistics(lses[0], lses[1], lses[-1] if has_labels else None, lse_mixed)
+    level = log_integral(objective, statistics)
     if labels is None:
         labels = jnp.zeros(grid[:1], jnp.int32)
     per_row = [*lses, labels.astype(jnp.int32)]
 
     if early_power(objective) is not None:
-        slope_q, slope_p, rough_value = early_sums(objective, parts[2 * num_lses :], parts[0], parts[2], *lses[:2])
+        slope_q, slope_p = early_sums(objective, early, parts[0], parts[2], *lses[:2])
     else:
         sums = [x.sum(-1) for x in run(_sums_kernel, [rows_by_segments] * _num_sums(objective), *per_row)]
-        slope_q, slope_p, rough_value = sums[0], sums[1] if both else None, sums[-1]
+        slope_q, slope_p = sums[0], sums[1] if both else None
 
-    weights = weights.astype(jnp.float32)
-    per_row += [weights, weights * slope_factor(objective, rough_value), slope_q, *([slope_p] if both else [])]
+    infinite = lost | is_infinite(level, slope_q, slope_p if both else None)
+    weights = jnp.where(infinite, 0.0, weights.astype(jnp.float32))
+    per_row += [weights, weights * slope_factor(objective, level), slope_q, *([slope_p] if both else [])]
+    per_row += [] if level is None else [level]
     written = [x for x in buffers if x is not None]
     arrays = [*written, jnp.asarray(block, jnp.int32).reshape(1), *per_row]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in written]
@@ -138,13 +157,55 @@ def _num_partitions(objective: Objective) -> int:
 
 
 def _num_sums(objective: Objective) -> int:
-    """Slopes, and the value where the gradient depends on it."""
-    return 1 + objective.differentiate_p + (objective.renyi is not None)
+    return 1 + objective.differentiate_p
+
+
+def _infinite_limits(objective: Objective) -> tuple[bool, bool]:
+    """Whether a category that only p has makes the divergence infinite, and one that only q has."""
+    divergence = objective.divergence
+    return divergence.dual_at_zero == jnp.inf, divergence.at_zero == jnp.inf
+
+
+def _growth(objective: Objective) -> float:
+    """The power of the larger over the smaller probability in the terms whose sums are `early`; 0 where bounded."""
+    a = early_power(objective)
+    return 0.0 if a is None or objective.renyi is not None else max(a - 1.0, -a, 0.0)
+
+
+def _lost_parts(objective: Objective, p: jax.Array, q: jax.Array, real: jax.Array, zeros: bool) -> list[jax.Array]:
+    """What `_is_lost` judges a segment by: largest logits of categories that only one side has, largest log-ratio."""
+    parts = []
+    if zeros:
+        sides = zip(_infinite_limits(objective), ((p, q), (q, p)), strict=True)
+        parts = [jnp.max(jnp.where(b == -jnp.inf, a, ABSENT)) for infinite, (a, b) in sides if infinite]
+        real &= jnp.minimum(p, q) > -jnp.inf
+    if _growth(objective) > 0.0:
+        a, b = (p, q) if early_power(objective) > 1.0 else (q, p)
+        parts.append(jnp.max(jnp.where(real, a - b, ABSENT)))
+    return parts
+
+
+def _is_lost(
+    objective: Objective, parts: list[jax.Array], lse_p: jax.Array, lse_q: jax.Array, zeros: bool
+) -> jax.Array:
+    """Tokens whose divergence `terms` makes infinite, from the parts ``[tokens, segments]`` of `_lost_parts`.
+
+    A category that one side lacks does where the other has more than 0 of it, a power where it overflows.
+    """
+    lost, parts = jnp.zeros(lse_p.shape, bool), [part.max(-1) for part in parts]
+    if _growth(objective) > 0.0:
+        shift = lse_p - lse_q if early_power(objective) > 1.0 else lse_q - lse_p
+        lost |= jnp.isinf(jnp.exp(_growth(objective) * (parts.pop() - shift)))
+    sides = [lse for lse, infinite in zip((lse_p, lse_q), _infinite_limits(objective), strict=True) if infinite]
+    for part, lse in zip(parts, sides if zeros else (), strict=True):
+        # Renyi's log of I has no least probability.
+        lost |= (jnp.exp(part - lse) > 0.0) if objective.renyi is None else (part > ABSENT)
+    return lost
 
 
 def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_arrays):
     del num_arrays
-    row, _, _, p_logits = columns.load(p_ref)
+    row, _, numbers, p_logits = columns.load(p_ref)
     q_logits = columns.load(q_ref)[-1]
     scale = 1.0 / objective.temperature
     p, q = scale * p_logits, scale * q_logits
@@ -152,7 +213,8 @@ def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_ar
     early = early_parts(objective, p, q, parts[0], parts[2], zeros)
     if _num_partitions(objective) == 3:
         parts += partial_lse(q_logits)
-    for ref, part in zip(out_refs, [*parts, *early], strict=True):
+    lost = _lost_parts(objective, p, q, numbers < columns.vocab_size, zeros)
+    for ref, part in zip(out_refs, [*parts, *early, *lost], strict=True):
         ref[row, pl.program_id(1)] = part
 
 
@@ -169,8 +231,6 @@ def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
     parts = [rough_slope(objective.divergence, log_p, log_q, zeros)]
     if objective.differentiate_p:
         parts.append(rough_slope(objective.divergence.reversed(), log_q, log_p, zeros))
-    if objective.renyi is not None:
-        parts.append(category_terms(objective.divergence, log_p, log_q, zeros).value)
     for ref, part in zip(out_refs, parts, strict=True):
         ref[row, pl.program_id(1)] = jnp.sum(part, axis=0)
 
@@ -185,6 +245,10 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays)
     label_ref, weight_ref, factor_ref, *slope_refs = row_refs[num_lses:]
     log_p = _log_probs(objective, p_logits, row_refs[0], row)
     log_q = _log_probs(objective, q_logits, row_refs[1], row)
+    far, far_grads = None, (None, None)
+    if objective.renyi is not None:
+        level = slope_refs.pop()[row]
+        far, far_grads = renyi.is_far(level), renyi.far_gradients(objective.renyi, level, log_p, log_q)
     weight, factor = weight_ref[row], factor_ref[row]
     real = (numbers < columns.vocab_size) & (weight != 0.0)
 
@@ -193,14 +257,16 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays)
         plgpu.store(ref.at[block_ref[0], row, here], grad, mask=numbers < ref.shape[2])
 
     terms = category_terms(objective.divergence, log_p, log_q, zeros)
-    grad = factor * (terms.slope - terms.q * slope_refs[0][row])
+    grad = terms.slope - terms.q * slope_refs[0][row]
+    grad = factor * (grad if far is None else jnp.where(far, far_grads[0], grad))
     if objective.label_weight:
         soft = jnp.exp(q_logits - row_refs[num_lses - 1][row])
         grad += objective.label_weight * weight * (soft - (numbers == label_ref[row]).astype(jnp.float32))
     store(out_refs[0], grad)
     if both:
         dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
-        store(out_refs[1], factor * (dual.slope - dual.q * slope_refs[1][row]))
+        grad = dual.slope - dual.q * slope_refs[1][row]
+        store(out_refs[1], factor * (grad if far is None else jnp.where(far, far_grads[1], grad)))
     value_ref, *label_refs = out_refs[1 + both :]
     value_ref[row, pl.program_id(1)] = jnp.sum(terms.value, axis=0)
     for ref in label_refs:

@@ -9,6 +9,7 @@ from jax import lax
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.blocks import Blocks
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
+from jaxdiv.numerics import vary_as
 
 _UNROLL = 32  # blocks of tokens; more are a loop
 
@@ -213,6 +214,7 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
             return Side(None, jnp.zeros(side.head.shape, dtype), bias)
 
         start = Gradients(zeros(problem.p) if plan.objective.differentiate_p else None, zeros(problem.q))
+        start = vary_as(start, problem)
         totals, (losses, hidden) = lax.scan(body, start, groups)
     totals = cast(Gradients, totals)
     joined = jax.tree.map(lambda x: _join_tokens(x, num_tokens, strided), hidden)
@@ -249,8 +251,13 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
         return jax.tree.map(jnp.logaddexp, carry, block)
 
     nothing = jnp.full((num_tokens,), -jnp.inf, dtype)
-    statistics = RowStatistics(nothing, nothing, nothing if objective.label_weight else None)
-    statistics = _over_vocab(plan, problem, fold_partition, statistics)
+    statistics = RowStatistics(
+        nothing,
+        nothing,
+        nothing if objective.label_weight else None,
+        None if objective.renyi is None else nothing,
+    )
+    statistics = _over_vocab(plan, problem, fold_partition, vary_as(statistics, problem))
 
     def fold_sums(carry, start, p, q):
         block = rows.row_sums(objective, statistics, _logits(p), _logits(q), labels, start)
@@ -258,7 +265,7 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
 
     zero = jnp.zeros((num_tokens,), dtype)
     sums = RowSums(zero, zero, zero if objective.differentiate_p else None, None if labels is None else zero)
-    sums = _over_vocab(plan, problem, fold_sums, sums)
+    sums = _over_vocab(plan, problem, fold_sums, vary_as(sums, problem))
     loss = rows.losses(objective, statistics, sums)
     if weights is None:
         return loss, None
@@ -282,7 +289,7 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
         return Side(jnp.zeros(side.hidden.shape, dtype), jnp.zeros_like(side.head), bias)
 
     start = Gradients(zeros(problem.p) if objective.differentiate_p else None, zeros(problem.q))
-    return loss, _over_vocab(plan, problem, fold_gradients, start)
+    return loss, _over_vocab(plan, problem, fold_gradients, vary_as(start, problem))
 
 
 def sweep(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:

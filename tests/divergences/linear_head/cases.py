@@ -47,6 +47,18 @@ def arrays(seed=0, dtype=np.float32, tokens=TOKENS, vocab=VOCAB, p_rows=VOCAB):
     return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
 
 
+def from_logits(p_logits, q_logits):
+    """Arrays that have exactly these logits: one-hot hidden states choose a column of the head."""
+    eye = jnp.eye(len(p_logits), dtype=p_logits.dtype)
+    no_bias = jnp.zeros(p_logits.shape[1], p_logits.dtype)
+    sides = {"p": jnp.asarray(p_logits), "q": jnp.asarray(q_logits)}
+    return {
+        f"{side}_{part}": value
+        for side, logits in sides.items()
+        for part, value in (("hidden", eye), ("head", logits.T), ("bias", no_bias))
+    }
+
+
 def dense(divergence, arrays, *, temperature=1.0, labels=None, label_weight=0.0, vocab_size=None):
     """Losses per token through the array of logits, in the arrays' dtype: the definition and nothing else."""
     p_logits = arrays["p_hidden"] @ arrays["p_head"].T + arrays["p_bias"]
@@ -54,12 +66,12 @@ def dense(divergence, arrays, *, temperature=1.0, labels=None, label_weight=0.0,
     p_logits, q_logits = p_logits[:, :vocab_size], q_logits[:, :vocab_size]
     log_p = jax.nn.log_softmax(p_logits / temperature)
     log_q = jax.nn.log_softmax(q_logits / temperature)
-    order = None
-    if isinstance(divergence, Renyi):
-        order, divergence = divergence.order, divergence.generator
-    value = jnp.sum(jnp.exp(log_q) * divergence.value(log_p - log_q), -1)
-    if order not in (None, 1.0):
-        value = jnp.log1p(order * (order - 1) * value) / (order - 1)
+    if isinstance(divergence, Renyi) and divergence.order != 1.0:
+        a = divergence.order
+        value = jax.nn.logsumexp(a * log_p + (1 - a) * log_q, axis=-1) / (a - 1)
+    else:
+        divergence = divergence.generator if isinstance(divergence, Renyi) else divergence
+        value = jnp.sum(jnp.exp(log_q) * divergence.value(log_p - log_q), -1)
     if labels is None:
         return value
     hard = -jnp.take_along_axis(jax.nn.log_softmax(q_logits), labels[:, None], 1)[:, 0]

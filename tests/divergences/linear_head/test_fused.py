@@ -5,7 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiv.divergences import alpha, jensen_shannon, kl, reverse_kl, skew_kl
+from jaxdiv.divergences import (
+    alpha,
+    f_divergence,
+    jeffreys,
+    jensen_shannon,
+    kl,
+    pearson_chi2,
+    renyi_divergence,
+    reverse_kl,
+    skew_kl,
+)
 from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows
@@ -81,6 +91,49 @@ INTERPRETED = [
 def test_interpreted(objective, segment):
     """Rows in several segments, the last one ragged, and in one."""
     _check(objective, 5, 50, segment=segment, interpret=True)
+
+
+HARD = [kl(), reverse_kl(), jeffreys(), alpha(2.0), Renyi(2.5)]
+HARD_SLOW = [alpha(-0.5), jensen_shannon(), pearson_chi2(), Renyi(0.7), Renyi(2)]
+
+
+@pytest.mark.parametrize(
+    "divergence", [*HARD, *(pytest.param(d, marks=pytest.mark.slow) for d in HARD_SLOW)], ids=name_of
+)
+def test_missing_categories_and_distant_logits(divergence):
+    """By rows and by the kernels as `categorical` has them: infinite rows have gradient 0, and no NaN appears."""
+    rng = np.random.default_rng(9)
+    p, q = 3.0 * rng.normal(size=(2, 8, 50)).astype(np.float32)
+    p[0, 3] = q[1, 49] = p[2, 7] = q[2, 7] = p[3, 1] = q[3, 2] = -np.inf
+    p[4], q[4] = np.where(np.arange(50) < 20, p[4], -np.inf), np.where(np.arange(50) < 20, -np.inf, q[4])
+    p[5], q[5] = rng.uniform(-25, 25, size=(2, 50))
+    q[6] = p[6]
+    renyi = divergence if isinstance(divergence, Renyi) else None
+    p[7, :2] = [55.0, 60.0]
+    q[7, :2] = [-55.0, 70.0]  # a ratio of e^120, whose square has no float
+    objective = Objective(divergence if renyi is None else renyi.generator, renyi, differentiate_p=True)
+
+    def value(p, q):
+        if renyi is not None:
+            return renyi_divergence(renyi.order, p_logits=p, q_logits=q)
+        return f_divergence(divergence, p_logits=p, q_logits=q)
+
+    @jax.jit
+    def compute(p, q):
+        expected = value(p, q), *jax.grad(lambda *x: value(*x).sum(), (1, 0))(p, q)
+        return expected, _by_rows(objective, p, q, jnp.ones(8), None)
+
+    expected, by_rows = compute(p, q)
+    others = (
+        by_rows,
+        _fused(objective, jnp.asarray(p), jnp.asarray(q), jnp.ones(8), None, 50, segment=16, interpret=True),
+    )
+    assert np.isinf(expected[0]).any() == (divergence != jensen_shannon())
+    for values, *gradients in others:
+        np.testing.assert_allclose(values, expected[0], rtol=1e-5, atol=1e-7)
+        for gradient, exact in zip(gradients, expected[1:], strict=True):
+            for i in range(8):
+                np.testing.assert_allclose(gradient[i], exact[i], rtol=0, atol=2e-5 * np.abs(exact[i]).max() + 5e-6)
 
 
 def test_padding_gets_no_gradient():

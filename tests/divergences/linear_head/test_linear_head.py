@@ -1,5 +1,7 @@
 """`linear_head_divergence` in every blocked form against the dense loss in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +16,13 @@ from tests.divergences.linear_head.cases import (
     VOCAB,
     arrays,
     dense,
+    from_logits,
     in_float64,
     name_of,
     relative_errors,
 )
 
+SLOW = pytest.mark.slow
 FORMS = {"whole": {}, "tokens": {"token_block": 4}, "vocabulary": {"vocab_block": 16}}
 LABELS = jnp.asarray(np.random.default_rng(1).integers(0, VOCAB, TOKENS))
 WEIGHTS = jnp.asarray(np.random.default_rng(2).uniform(0.5, 2.0, TOKENS), jnp.float32).at[3].set(0.0)
@@ -117,6 +121,114 @@ def test_identical_models_are_at_distance_zero(divergence):
     value, grads = jax.jit(jax.value_and_grad(lambda d: linear_head_divergence(divergence, **d, token_block=4)))(same)
     assert float(value) == 0.0
     assert all(float(jnp.abs(g).max()) < 1e-7 for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("order", [0.7, 2.0, pytest.param(0.2, marks=SLOW), pytest.param(3.5, marks=SLOW)])
+def test_renyi_far_from_p_equal_q(order, x64):
+    """Logits of +-50, where the generator's sum overflows or is near its bound, beside near-equal rows."""
+    rng = np.random.default_rng(7)
+    p, q = rng.uniform(-50, 50, size=(2, 8, VOCAB)).astype(np.float32)
+    q[4:6] = p[4:6] + rng.normal(size=(2, VOCAB)).astype(np.float32)
+    q[6:] = p[6:] + 1e-2 * rng.normal(size=(2, VOCAB)).astype(np.float32)
+    data, cotangents = from_logits(p, q), jnp.linspace(-1.0, 2.0, 8)
+
+    def run(function, data, cotangents):
+        values, pull = jax.vjp(function, data)
+        return values, pull(cotangents.astype(values.dtype))[0]
+
+    def loss(data, **form):
+        return linear_head_divergence(
+            Renyi(order), **data, **form, reduction="none", differentiate_p=True, implementation="xla"
+        )
+
+    got = jax.jit(lambda *a: [run(functools.partial(loss, **form), *a) for form in FORMS.values()])(data, cotangents)
+    value, grads = jax.jit(lambda *a: run(lambda d: dense(Renyi(order), d), *a))(in_float64(data), cotangents)
+    for values, gradients in got:
+        np.testing.assert_allclose(values, value, rtol=2e-5)  # logarithms of 50 to 100 are rounded by 4e-6
+        for name in ("p_head", "q_head"):  # row by row: the near-equal ones have small gradients
+            for i in range(8):
+                assert relative_errors(gradients[name][:, i], grads[name][:, i]) < 2e-5 + 1e-5 * order, (name, i)
+
+
+def test_infinite_tokens_add_nothing_to_the_gradients():
+    """Also with labels and weights; the category that q lacks counts for the first token alone."""
+    p, q = np.random.default_rng(8).normal(size=(2, 3, VOCAB)).astype(np.float32)
+    p[1:, 0] = -500.0
+    data = from_logits(p, q)
+    data["q_bias"] = data["q_bias"].at[0].set(-jnp.inf)
+    data["p_bias"] = data["p_bias"].at[1].set(-jnp.inf)
+    labels = jnp.array([2, 3, 4])
+
+    def loss(data, weights, divergence, **form):
+        options = dict(labels=labels, label_weight=0.3, weights=weights, differentiate_p=True)
+        return linear_head_divergence(divergence, **data, **options, **form)
+
+    @jax.jit
+    def run(data, weights):
+        results = []
+        for divergence in (jd.kl(), jd.alpha(2.0)):
+            for form in FORMS.values():
+                results.append(jax.value_and_grad(loss, (0, 1))(data, weights, divergence, **form))
+        return results
+
+    for (value, (got, weight_grad)), (rest, (wanted, _)) in zip(
+        run(data, jnp.ones(3)), run(data, jnp.array([0.0, 1.0, 1.0])), strict=True
+    ):
+        assert value == jnp.inf and np.isfinite(rest)
+        assert np.isfinite(weight_grad).all()
+        for name, gradient in got.items():
+            assert np.isfinite(gradient).all(), name
+            np.testing.assert_allclose(gradient, wanted[name] * 2.0 / 3.0, rtol=1e-5, atol=1e-7)
+
+
+def test_labels_alone_do_not_look_at_the_divergence():
+    data = arrays()
+    data["q_bias"] = data["q_bias"].at[LABELS[0] - 1].set(-jnp.inf)
+    data = {name: value for name, value in data.items()}
+    others = jnp.where(LABELS == LABELS[0] - 1, LABELS[0], LABELS)
+    value, grads = jax.jit(
+        jax.value_and_grad(lambda d: linear_head_divergence(jd.kl(), **d, labels=others, label_weight=1.0))
+    )(data)
+    logits = data["q_hidden"] @ data["q_head"].T + data["q_bias"]
+    expected = -jnp.take_along_axis(jax.nn.log_softmax(logits), others[:, None], 1).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_labels_out_of_range():
+    """Refused where they are known and count; NaN under a trace."""
+    data = arrays()
+    options = dict(label_weight=0.5, vocab_size=VOCAB - 1)
+    for wrong in (-100, -1, VOCAB - 1):
+        with pytest.raises(ValueError, match=f"labels contain {wrong}; expected integers in .0, {VOCAB - 1}."):
+            linear_head_divergence(jd.kl(), **data, labels=jnp.zeros(TOKENS, int).at[3].set(wrong), **options)
+    labels = jnp.zeros(TOKENS, jnp.int32).at[3].set(-100)
+
+    @jax.jit
+    def run(labels, weights):
+        each = linear_head_divergence(jd.kl(), **data, labels=labels, **options, reduction="none")
+        return each, *[linear_head_divergence(jd.kl(), **data, labels=labels, weights=w, **options) for w in weights]
+
+    each, counted, ignored = run(labels, [jnp.ones(TOKENS), WEIGHTS])
+    assert np.isnan(each[3]) and np.isfinite(np.delete(each, 3)).all()
+    assert np.isnan(counted) and np.isfinite(ignored)
+
+
+def test_second_derivatives_and_forward_mode():
+    """Reverse mode alone, which differentiates once more by plain jax: `jax.hessian` works, `jax.jvp` says no."""
+    data = arrays(tokens=2, vocab=4, p_rows=4)
+
+    def loss(fn):
+        return lambda hidden: fn({**data, "q_hidden": hidden})
+
+    def ours(d):
+        return linear_head_divergence(jd.kl(), **d, implementation="xla")
+
+    compute = jax.jit(lambda hidden: [jax.hessian(loss(f))(hidden) for f in (ours, lambda d: dense(jd.kl(), d).mean())])
+    got, expected = compute(data["q_hidden"])
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(loss(ours), (data["q_hidden"],), (data["q_hidden"],))
 
 
 def test_continuous_in_pi():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from jaxdiv.divergences import jensen_shannon
+from jaxdiv.divergences import Renyi, jensen_shannon
 from jaxdiv.divergences.linear_head import linear_head_divergence
 from tests.divergences.linear_head.cases import arrays, relative_errors
 
@@ -33,6 +33,24 @@ for form in ({}, {"token_block": 8}, {"vocab_block": 16}):
         # No device gathers a head: every array of the program is at most a quarter of the vocabulary wide.
         assert "f32[64,5]" not in compiled.as_text(), form
         assert grads["q_head"].sharding.spec == P("vocab"), grads["q_head"].sharding
+
+# Under `shard_map` with sharded tokens and replicated heads, whose gradients are summed over the devices.
+line = jax.sharding.Mesh(np.array(jax.devices()), ("tokens",))
+specs = {name: P("tokens") if name.endswith("hidden") else P() for name in data}
+labels = jnp.arange(32) % 64
+forms = ({}, {"token_block": 2}, {"token_block": 1, "memory_limit": 1}, {"vocab_block": 24}, {"reduction": "none"})
+for divergence in (jensen_shannon(), Renyi(2.0)):
+    def step(d, labels):
+        def loss(d, form):
+            options = {"reduction": "sum", "labels": labels, "label_weight": 0.2, "differentiate_p": True} | form
+            return linear_head_divergence(divergence, **d, **options).sum()
+
+        return [jax.grad(loss)(d, form) for form in forms]
+
+    local = jax.shard_map(step, mesh=line, in_specs=(specs, P("tokens")), out_specs=[specs] * len(forms))
+    expected = jax.jit(step)(data, labels)[0]
+    for form, grads in zip(forms, jax.jit(local)(data, labels), strict=True):
+        assert relative_errors(grads, jax.tree.map(np.asarray, expected)) < 3e-6, form
 print("equal")
 """
 
