@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_choice, check_instance, check_integer, check_real, floating_array
 from jaxdiv.divergences.variational import sample_pair
-from jaxdiv.numerics import promote
+from jaxdiv.numerics import promote, vary_alike, vary_as
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -140,7 +140,7 @@ def _fit(p: Array, q: Array, share: float, with_shift: bool, num_steps: int) -> 
     def unfinished(state):
         return (state[1] > 4.0 * eps) & (state[2] < num_steps)
 
-    start = (jnp.zeros(2, p.dtype), jnp.asarray(jnp.inf, p.dtype), 0)
+    start = vary_as((jnp.zeros(2, p.dtype), jnp.asarray(jnp.inf, p.dtype), jnp.int32(0)), p)
     theta, decrement, _ = jax.lax.while_loop(unfinished, newton, start)
     return Calibration(theta[0] / unit, theta[1], loss(theta), decrement <= 4.0 * eps)
 
@@ -185,7 +185,7 @@ def fit_calibration(
     check_instance(function, "with_shift", with_shift, bool)
     check_integer(function, "num_steps", num_steps, 1)
     dtype = jnp.promote_types(p.dtype, q.dtype)
-    p, q = (jax.lax.stop_gradient(x.astype(dtype)) for x in (p, q))
+    p, q = vary_alike([jax.lax.stop_gradient(x.astype(dtype)) for x in (p, q)])
     fit = functools.partial(_fit, share=share, with_shift=with_shift, num_steps=num_steps)
     rows = jax.vmap(fit)(p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1]))
     return Calibration(*(x.reshape(p.shape[:-1]) for x in rows))

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_integer, check_real, check_same_shape, fail, floating_array
-from jaxdiv.numerics import promote
+from jaxdiv.checks import check_integer, check_real, check_same_shape, check_shape, fail, floating_array
+from jaxdiv.numerics import promote, vary_alike, vary_as
 from jaxdiv.typing import Array, ArrayLike
 
 LogPartitionFn = Callable[[Array], Array]
@@ -42,7 +42,7 @@ def read_vectors(function: str, potential_fn: LogPartitionFn, **arrays: ArrayLik
         raise fail(function, argument, f"raises {type(error).__name__}", expected) from error
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
         raise fail(function, argument, f"returns {reprlib.repr(out)}", expected)
-    return [promote(value).astype(dtype) for value in values.values()]
+    return vary_alike([promote(value).astype(dtype) for value in values.values()])
 
 
 def over_rows(fn: Callable[..., Array], *arrays: Array) -> Array:
@@ -286,9 +286,8 @@ def information_projection(
                 length, tries = state
                 return length / 2.0, tries + 1
 
-            length, tries = jax.lax.while_loop(
-                lambda s: rejects(s[0]) & (s[1] < 60), shorter, (jnp.ones_like(start), jnp.int32(0))
-            )
+            first = vary_as((jnp.ones_like(start), jnp.int32(0)), start)
+            length, tries = jax.lax.while_loop(lambda s: rejects(s[0]) & (s[1] < 60), shorter, first)
             stuck = tries == 60
             return jnp.where(stuck, natural, natural - length * direction), count + 1, stuck
 
@@ -297,7 +296,8 @@ def information_projection(
                 natural, count, stuck = state
                 return (size(natural) > goal) & (count < num_steps) & ~stuck
 
-            natural, count, _ = jax.lax.while_loop(unfinished, step, (start, jnp.int32(0), jnp.array(False)))
+            first = vary_as((start, jnp.int32(0), jnp.array(False)), residual_of(start))
+            natural, count, _ = jax.lax.while_loop(unfinished, step, first)
             return natural, count.astype(natural.dtype)  # a number without a derivative has to be a float here
 
         def tangent_solve(linear, y):
@@ -311,44 +311,58 @@ def information_projection(
     return over_rows(project, moments, jax.lax.stop_gradient(init))
 
 
-def bernoulli_log_partition(natural: Array) -> Array:
+def _natural(function: str, natural: ArrayLike, size: int | None) -> Array:
+    """The natural parameters of one member, a floating vector."""
+    natural = floating_array(f"{function}_log_partition", "natural", natural)
+    if natural.shape == (0,):
+        raise fail(f"{function}_log_partition", "natural", f"has shape {natural.shape}", "shape (d,) with d >= 1")
+    check_shape(f"{function}_log_partition", "natural", natural, (size,))
+    return natural
+
+
+# Each of the following takes one floating vector, of the size that it names, and raises ValueError for anything else.
+
+
+def bernoulli_log_partition(natural: ArrayLike) -> Array:
     """A = log(1 + e^eta), eta ``[1]`` the log-odds, T = x.
 
     >>> round(float(bernoulli_log_partition(jnp.zeros(1))), 6)
     0.693147
     """
-    return jnp.sum(jax.nn.softplus(natural))
+    return jnp.sum(jax.nn.softplus(_natural("bernoulli", natural, 1)))
 
 
-def categorical_log_partition(natural: Array) -> Array:
+def categorical_log_partition(natural: ArrayLike) -> Array:
     """A = log(1 + sum e^eta), eta ``[d]`` the log-odds of d classes to the class d + 1, T the indicators of the d.
 
     >>> round(float(categorical_log_partition(jnp.zeros(2))), 6)
     1.098612
     """
+    natural = _natural("categorical", natural, None)
     return jax.nn.logsumexp(jnp.concatenate([natural, jnp.zeros_like(natural[:1])]))
 
 
-def poisson_log_partition(natural: Array) -> Array:
+def poisson_log_partition(natural: ArrayLike) -> Array:
     """A = e^eta, eta ``[1]`` the log of the mean, T = x.
 
     >>> float(poisson_log_partition(jnp.zeros(1)))
     1.0
     """
-    return jnp.sum(jnp.exp(natural))
+    return jnp.sum(jnp.exp(_natural("poisson", natural, 1)))
 
 
-def exponential_log_partition(natural: Array) -> Array:
+def exponential_log_partition(natural: ArrayLike) -> Array:
     """A = -log(-eta), eta ``[1]`` minus the rate, T = x; inf for eta >= 0.
 
     >>> round(float(exponential_log_partition(-2 * jnp.ones(1))), 6)
     -0.693147
     """
+    natural = _natural("exponential", natural, 1)
     inside = natural < 0.0
     return jnp.sum(jnp.where(inside, -jnp.log(jnp.where(inside, -natural, 1.0)), jnp.inf))
 
 
-def gaussian_log_partition(natural: Array) -> Array:
+def gaussian_log_partition(natural: ArrayLike) -> Array:
     """A = -eta_1^2 / (4 eta_2) - log(-2 eta_2) / 2 of N(m, v), eta ``[2]`` = (m / v, -1 / (2 v)), T = (x, x^2).
 
     Against the standard measure dx / sqrt(2 pi); inf for eta_2 >= 0.
@@ -356,6 +370,7 @@ def gaussian_log_partition(natural: Array) -> Array:
     >>> float(gaussian_log_partition(jnp.array([1.0, -0.5])))
     0.5
     """
+    natural = _natural("gaussian", natural, 2)
     inside = natural[1] < 0.0
     second = jnp.where(inside, natural[1], -0.5)
     return jnp.where(inside, -jnp.square(natural[0]) / (4.0 * second) - jnp.log(-2.0 * second) / 2.0, jnp.inf)

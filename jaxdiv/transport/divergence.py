@@ -2,6 +2,7 @@
 
 import jax
 
+from jaxdiv.numerics import vary_alike, vary_as
 from jaxdiv.transport.blocks import Cost, iterate, row_error, softmin, zeros_from
 from jaxdiv.transport.cost import CostFn, cost_between, points, sqeuclidean
 from jaxdiv.transport.solver import SinkhornResult, log_weights, regularized_cost, sinkhorn, strengths
@@ -80,7 +81,7 @@ def _self_transport(
     x: Array, cost: Cost, log_a: Array, epsilons: Array, *, tol: float | None, unroll: bool
 ) -> SinkhornResult:
     """The one potential of the problem between a measure and itself."""
-    given = (cost, log_a, epsilons)
+    given = vary_alike((cost, log_a, epsilons))
     inner, rows, strength = given if unroll else jax.lax.stop_gradient(given)
 
     def step(potentials: tuple[Array, ...], eps: Array) -> tuple[tuple[Array], Array]:
@@ -88,6 +89,7 @@ def _self_transport(
         exact = softmin(inner, f, rows, eps)
         return ((f + exact) / 2.0,), row_error(f, exact, rows, eps)
 
-    (f,), count = iterate(step, (zeros_from(x[..., 0]),), strength, tol=tol, unroll=unroll)
+    start = vary_as(zeros_from(x[..., 0]), given)
+    (f,), count = iterate(step, (start,), strength, tol=tol, unroll=unroll)
     error = row_error(f, softmin(inner, f, rows, strength[-1]), rows, strength[-1])
     return SinkhornResult(f, f, log_a, log_a, epsilons[-1], error, count)

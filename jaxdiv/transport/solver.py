@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv.checks import check_instance, check_integer, check_real, check_shape, fail, floating_array
+from jaxdiv.numerics import vary_alike
 from jaxdiv.transport.blocks import Cost, iterate, map_rows, row_error, softmin, transposed, zeros_from
 from jaxdiv.transport.cost import PointCost, as_cost
 from jaxdiv.typing import Array, ArrayLike
@@ -151,7 +152,7 @@ def sinkhorn(
     shapes = cost.shape[:-1], (*cost.shape[:-2], cost.shape[-1])
     log_a = log_weights(function, "log_a", log_a, shapes[0], cost)
     log_b = log_weights(function, "log_b", log_b, shapes[1], cost)
-    given = (cost, log_a, log_b, epsilons, _start(init, shapes, cost))
+    given = vary_alike((cost, log_a, log_b, epsilons, _start(init, shapes, cost)))
     inner, rows, columns, strength, start = given if unroll else jax.lax.stop_gradient(given)
     other = transposed(inner)
 
