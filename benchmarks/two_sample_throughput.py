@@ -111,14 +111,14 @@ def cases(n: int, d: int, permutations: int, chunk_size: int) -> list[Case]:
         Case("sliced_128", sliced, 2.0 * 128 * 2 * n * d, 0, 4.0 * 4 * 128 * n),
         Case(
             f"frechet_test_{few}",
-            partial(ts.permutation_test, key, ts.frechet_distance, num_permutations=few),
+            partial(ts.permutation_test, key, ts.frechet_distance, num_permutations=few, batch_size=1),
             (1 + few) * 10.0 * n * d * d,
             0,
             (1 + few) * 24.0 * n * d,
         ),
         Case(
             f"sliced_test_{few}",
-            partial(ts.permutation_test, key, sliced, num_permutations=few),
+            partial(ts.permutation_test, key, sliced, num_permutations=few, batch_size=1),
             (1 + few) * 2.0 * 128 * 2 * n * d,
             0,
             (1 + few) * 16.0 * 128 * n,

@@ -24,6 +24,7 @@ from jaxdiv.divergences.two_sample.gram import (
 )
 from jaxdiv.divergences.two_sample.kernels import Kernel
 from jaxdiv.divergences.two_sample.mmd import COMBINE, ESTIMATORS, check_positive_kernel
+from jaxdiv.divergences.two_sample.neighbors import NeighborEstimate
 from jaxdiv.divergences.two_sample.pairs import map_rows
 
 
@@ -57,22 +58,24 @@ def permutation_test(
     p_samples: Any,
     q_samples: Any,
     num_permutations: int = 200,
-    batch_size: int = 1,
+    batch_size: int | None = None,
 ) -> PermutationTest:
     r"""The permutation test of any statistic that is large where p and q differ.
 
     Exact at every sample size: under p = q all relabellings of the n + m points are equally likely. The statistic is
-    computed anew for each, ``batch_size`` of them vmapped at once and the batches in sequence, so memory is
-    ``batch_size`` times the statistic's, and time ``num_permutations + 1`` times. For kernel statistics
-    `kernel_permutation_test` needs one pass for all.
+    computed anew for each, in one vmapped call: time and memory are ``num_permutations`` times the statistic's, or with
+    ``batch_size`` so many at once and the batches in sequence. For kernel statistics `kernel_permutation_test` needs
+    one pass for all.
 
     Args:
         key: a typed key.
-        statistic_fn: called as statistic_fn(p_samples=, q_samples=) with arrays of the shapes given; returns a scalar.
+        statistic_fn: called as statistic_fn(p_samples=, q_samples=) with arrays of the shapes given; returns a scalar,
+            or an estimate whose ``value`` is one, as `knn_kl` does. Bind further arguments with `functools.partial`.
         p_samples: [n, d] floating.
         q_samples: [m, d] floating.
         num_permutations: at least 1.
-        batch_size: relabellings computed at once.
+        batch_size: relabellings computed at once; None is all of them. Large samples need a small one, so that memory
+            holds ``batch_size`` times ``chunk_size`` rows of distances.
 
     Returns:
         A `PermutationTest` in the statistic's dtype. Not meant to be differentiated.
@@ -94,22 +97,31 @@ def permutation_test(
     if not callable(statistic_fn):
         raise fail(function, "statistic_fn", f"is {statistic_fn!r}", "a callable")
     check_integer(function, "num_permutations", num_permutations, 1)
-    check_integer(function, "batch_size", batch_size, 1)
+    if batch_size is not None:
+        check_integer(function, "batch_size", batch_size, 1)
     p, q = sample_matrices(function, p_samples=p_samples, q_samples=q_samples)
     count = p.shape[0]
     pooled = jnp.concatenate([p, q])
 
     def relabelled(key):
         order = jax.random.permutation(key, pooled.shape[0])
-        return statistic_fn(p_samples=pooled[order[:count]], q_samples=pooled[order[count:]])
+        return scalar(p_samples=pooled[order[:count]], q_samples=pooled[order[count:]])
+
+    def scalar(**samples):
+        statistic = statistic_fn(**samples)
+        return statistic.value if isinstance(statistic, NeighborEstimate) else statistic
 
     try:
-        statistic = statistic_fn(p_samples=p, q_samples=q)
+        statistic = scalar(p_samples=p, q_samples=q)
     except TypeError as error:
         raise fail(function, "statistic_fn", f"raises {error}", "a function of p_samples and q_samples") from error
     observed = floating_array(function, "what statistic_fn returns", statistic)
     check_shape(function, "what statistic_fn returns", observed, ())
-    null = jax.lax.map(relabelled, jax.random.split(key, num_permutations), batch_size=batch_size)
+    keys = jax.random.split(key, num_permutations)
+    if batch_size is None:
+        null = jax.vmap(relabelled)(keys)
+    else:
+        null = jax.lax.map(relabelled, keys, batch_size=batch_size)
     return summarize(observed, null)
 
 

@@ -126,13 +126,14 @@ def test_power():
     statistics = (
         ts.frechet_distance,
         functools.partial(ts.sliced_wasserstein, jax.random.key(1), num_projections=10),
-        lambda **s: ts.knn_kl(**s, num_neighbors=3).value,
+        ts.knn_kl,
+        functools.partial(ts.knn_renyi, 0.5, num_neighbors=3),
     )
     for statistic in statistics:
-        test = jax.jit(
-            functools.partial(ts.permutation_test, statistic_fn=statistic, num_permutations=39, batch_size=13)
-        )
+        test = jax.jit(functools.partial(ts.permutation_test, statistic_fn=statistic, num_permutations=39))
         assert float(test(key, p_samples=p, q_samples=q).p_value) <= 0.05
+        # One vmapped call: no loop goes over the relabellings.
+        assert "length=39" not in str(jax.make_jaxpr(test)(key, p_samples=p, q_samples=q))
 
 
 def test_batches_and_chunks_change_nothing():
@@ -143,7 +144,7 @@ def test_batches_and_chunks_change_nothing():
                 key, gap_of_means, p_samples=P, q_samples=Q, num_permutations=7, batch_size=b
             )
         )(key)
-        for b in (1, 3, 100)
+        for b in (None, 1, 3, 100)
     ]
     for other in results[1:]:
         np.testing.assert_allclose(other.null, results[0].null, rtol=1e-5)
