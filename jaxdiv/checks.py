@@ -3,14 +3,17 @@
 They look at shapes, dtypes and Python values, never at traced numbers, so they cost nothing under ``jit``.
 """
 
+import dataclasses
 import numbers
 import reprlib
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_Record = TypeVar("_Record")
 
 
 def fail(function: str, argument: str, got: object, expected: str) -> ValueError:
@@ -161,6 +164,32 @@ def check_instance(function: str, argument: str, value: Any, kind: type) -> None
     """The value is of a type, such as the `FDivergence` that its name alone cannot stand for."""
     if not isinstance(value, kind):
         raise fail(function, argument, f"is {reprlib.repr(value)}", f"a {kind.__name__}")
+
+
+def register_checked(data_fields: Sequence[str]) -> Callable[[type[_Record]], type[_Record]]:
+    """Makes a frozen dataclass, whose ``__post_init__`` checks its fields, a pytree with the named ones as leaves.
+
+    jax rebuilds pytrees with whatever a transformation puts into a leaf: that passes by the checks.
+    """
+
+    def register(cls: type[_Record]) -> type[_Record]:
+        fields = [field.name for field in dataclasses.fields(cast(Any, cls))]
+        meta_fields = [name for name in fields if name not in data_fields]
+
+        def flatten_with_keys(record):
+            leaves = [(jax.tree_util.GetAttrKey(name), getattr(record, name)) for name in data_fields]
+            return leaves, tuple(getattr(record, name) for name in meta_fields)
+
+        def unflatten(meta, leaves):
+            record = object.__new__(cls)
+            for name, value in zip((*meta_fields, *data_fields), (*meta, *leaves), strict=True):
+                object.__setattr__(record, name, value)
+            return record
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+        return cls
+
+    return register
 
 
 def check_integer(function: str, argument: str, value: Any, low: float = -np.inf, high: float = np.inf) -> None:

@@ -119,7 +119,7 @@ def complaint(fn, call, blamed):
     except ValueError as error:
         message = str(error)
         named = any(re.search(rf"\b{name}\b", message.partition(": ")[2]) for name in blamed)
-        good = message.startswith(f"{fn.__name__}: ") and named
+        good = message.startswith(f"{fn.__qualname__}: ") and named
         return None if good else f"{shown}: {message[:160]}"
     except Exception as error:
         return f"{shown}: {type(error).__name__}: {str(error)[:160]}"

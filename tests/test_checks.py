@@ -1,5 +1,7 @@
 """Argument checks: what passes, what raises, and the wording."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,3 +192,30 @@ def test_check_key():
     for value in (0, None, jax.random.PRNGKey(0), jax.random.split(jax.random.key(0))):
         with pytest.raises(ValueError, match="^f: key (is|has) "):
             checks.check_key("f", value)
+
+
+@checks.register_checked(["x"])
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """A record as `Kernel` is one: a leaf and a static field, both checked."""
+
+    kind: str
+    x: object
+
+    def __post_init__(self):
+        checks.check_choice("_Record", "kind", self.kind, ("a", "b"))
+        checks.floating_array("_Record", "x", self.x)
+
+
+def test_checked_records_are_pytrees_whose_leaves_jax_may_fill():
+    record = _Record("a", jnp.ones(3))
+    for wrong in (("c", jnp.ones(3)), ("a", "text"), ("a", None)):
+        with pytest.raises(ValueError, match="_Record: (kind|x) .*expected"):
+            _Record(*wrong)
+    assert jax.tree.map(lambda _: None, record).x is None
+    ((path, leaf),) = jax.tree_util.tree_leaves_with_path(record)
+    assert jax.tree_util.keystr(path) == ".x" and leaf.shape == (3,)
+    assert jax.tree.structure(record) == jax.tree.structure(_Record("a", 1.0)) != jax.tree.structure(_Record("b", 1.0))
+    gradient = jax.jit(jax.grad(lambda r: jnp.sum(r.x**2)))(record)
+    assert gradient.kind == "a" and gradient.x.tolist() == [2.0, 2.0, 2.0]
+    assert jax.vmap(lambda r: r.x)(record).shape == (3,)

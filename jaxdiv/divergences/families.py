@@ -48,8 +48,13 @@ class Renyi:
         return kl() if self.order == 1.0 else alpha(self.order)
 
     def from_generator(self, value: ArrayLike) -> Array:
-        """Renyi's divergence from the generator's value, elementwise; its derivative for the value is autodiff's."""
-        return log1p_scaled(self.order * promote(value), self.order - 1.0)
+        """Renyi's divergence from the generator's value, elementwise; its derivative for the value is autodiff's.
+
+        Raises:
+            ValueError: the value is no array of floating-point numbers or integers.
+        """
+        value = promote(checks.number_array("Renyi.from_generator", "value", value))
+        return log1p_scaled(self.order * value, self.order - 1.0)
 
 
 def _generic_order(order: float, rows: Rows) -> Array:

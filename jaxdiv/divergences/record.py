@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxdiv.checks import fail
+from jaxdiv.checks import fail, number_array
 from jaxdiv.numerics import promote
 
 
@@ -102,8 +102,11 @@ class FDivergence:
 
         Returns:
             The generator's values >= 0, of rho's shape, float32 or float64; its expectation under q is D_f(p || q).
+
+        Raises:
+            ValueError: rho is no array of floating-point numbers or integers.
         """
-        rho = promote(rho)
+        rho = promote(number_array("FDivergence.value", "rho", rho))
         low, high = jnp.where(rho <= 0, rho, 0.0), jnp.where(rho <= 0, 0.0, rho)
         return jnp.where(rho <= 0, self.phi(low), jnp.exp(high) * self.phi_dual(-high))
 

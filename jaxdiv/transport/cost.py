@@ -1,13 +1,12 @@
 """Ground costs between points, as a matrix or as a record that makes its blocks when they are needed."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.checks import check_integer, fail, floating_array
+from jaxdiv.checks import check_integer, fail, floating_array, register_checked
 from jaxdiv.numerics import promote
 from jaxdiv.typing import Array, ArrayLike
 
@@ -113,9 +112,7 @@ def cosine(x: ArrayLike, y: ArrayLike) -> Array:
     return _not_below_zero(1.0 - jnp.matmul(unit(x), jnp.swapaxes(unit(y), -1, -2), precision="highest"))
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["x", "y"], meta_fields=["cost_fn", "chunk_size"]
-)  # fmt: skip
+@register_checked(["x", "y"])
 @dataclasses.dataclass(frozen=True)
 class PointCost:
     """A cost matrix that is never stored: the points and the function that makes its blocks. `point_cost` makes it.
@@ -131,6 +128,13 @@ class PointCost:
     y: Array
     cost_fn: CostFn
     chunk_size: int
+
+    def __post_init__(self) -> None:
+        """Refuses points that do not fit and a size of blocks below 1."""
+        points("PointCost", x=self.x, y=self.y)
+        if not callable(self.cost_fn):
+            raise fail("PointCost", "cost_fn", f"is {self.cost_fn!r}", "a function of two point clouds")
+        check_integer("PointCost", "chunk_size", self.chunk_size, 1)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """Kernels k(x, y) on vectors as records: functions of the Euclidean distance, or of the inner product."""
 
 import dataclasses
-import functools
 import math
 import numbers
 from typing import Any
@@ -10,18 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_instance, check_integer, check_real, fail, floating_array
+from jaxdiv.checks import check_instance, check_integer, check_real, fail, floating_array, register_checked
 from jaxdiv.divergences.two_sample.arguments import check_option
 
 RADIAL = ("gaussian", "laplace", "power", "distance")
 METHODS = ("expansion", "direct")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["bandwidth"],
-    meta_fields=["kind", "exponent", "offset", "distances"],
-)
+@register_checked(["bandwidth"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
     """A kernel, made by one of the functions below. A pytree whose leaf is the bandwidth: it may be traced.
@@ -43,6 +38,17 @@ class Kernel:
     exponent: float = 1.0
     offset: float = 0.0
     distances: str = "expansion"
+
+    def __post_init__(self) -> None:
+        """Refuses fields of which no kernel can be made; what suits the kind, the functions below check."""
+        check_option("Kernel", "kind", self.kind, (*RADIAL, "polynomial"))
+        if self.kind != "distance":
+            _widths("Kernel", self.bandwidth)
+        elif self.bandwidth is not None:
+            raise fail("Kernel", "bandwidth", f"is {self.bandwidth!r}", "None: a distance has no bandwidth")
+        check_real("Kernel", "exponent", self.exponent, 0.0, math.inf, open_low=True, open_high=True)
+        check_real("Kernel", "offset", self.offset, 0.0, math.inf, open_high=True)
+        check_option("Kernel", "distances", self.distances, METHODS)
 
     @property
     def is_radial(self) -> bool:
