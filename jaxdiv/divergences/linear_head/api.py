@@ -15,7 +15,7 @@ from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import Gradients, Plan, Problem, Side, can_fuse, sweep
 from jaxdiv.divergences.mixtures import jensen_shannon
 from jaxdiv.divergences.record import FDivergence
-from jaxdiv.numerics import vary_alike
+from jaxdiv.numerics import vary_alike, varying_axes
 
 _NAME = "linear_head_divergence"
 
@@ -126,7 +126,7 @@ def linear_head_divergence(
             vocab_block,
         ),
         vocab_size,
-        implementation == "pallas" or (implementation == "auto" and can_fuse(p.head.dtype, q.head.dtype)),
+        implementation == "pallas" or (implementation == "auto" and _can_fuse(problem)),
     )
     if reduction == "none":
         losses = _per_token(plan, vary_alike(problem))
@@ -139,6 +139,11 @@ def linear_head_divergence(
     if outside is not None:
         weights = jnp.where(outside, jnp.nan, weights)
     return _weighted_sum(plan, *vary_alike((problem, weights)))
+
+
+def _can_fuse(problem: Problem) -> bool:
+    """The kernels are for one device, and their outputs say nothing of the axes of a `shard_map`, even of one."""
+    return can_fuse(problem.p.head.dtype, problem.q.head.dtype) and not varying_axes(problem)
 
 
 def _objective(divergence: Any, temperature: Any, labels: Any, label_weight: Any, differentiate_p: bool) -> Objective:
