@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from benchmarks import decoder_throughput, optimizer_steps
-from benchmarks.decoder_throughput import REFERENCE, architectures, equal_parameters, report
+from benchmarks.decoder_throughput import REFERENCE, architectures, equal_parameters, jobs, report
 from benchmarks.optimizer_steps import CHUNKS, Setup, plan, read_runs
 from benchmarks.steps_ratio import (
     best_rates,
@@ -22,6 +25,8 @@ from benchmarks.steps_ratio import (
 )
 from jaxdiv.networks import cache_bytes_per_token, count_decoder_flops, count_parameters
 from tests.experiments.small_decoder import small_text
+
+ROOT = Path(__file__).parent.parent.parent
 
 # ---- where two losses meet ----
 
@@ -227,10 +232,31 @@ def test_the_nearest_inner_width_is_taken():
     assert abs(count_parameters(experts) - count_parameters(config)) <= 2 * 3 * 64 * experts.expert_hidden
 
 
-def test_the_report_sets_rows_beside_the_reference():
-    class Arguments:
-        contexts, decode_batches, train = [512], [1, 32], 400
+class Asked:
+    """What the command line asks for, without one."""
 
+    contexts, decode_batches, train, seeds = [512], [1, 32], 400, 3
+    adamw_rates, muon_rates = [2e-3], [4e-3, 8e-3, 1.6e-2]
+
+
+def loss_row(rows, name, optimizer, rate, seed, **values):
+    settings = {"optimizer": optimizer, "steps": 400, "rate": rate, "seed": seed}
+    rows["loss", name, json.dumps(settings)] = values
+
+
+def test_every_seed_runs_at_the_rate_that_is_best_on_the_first():
+    rows, done = {}, []
+    for kind, name, settings in jobs(Asked, {REFERENCE: None}, rows):
+        if kind == "loss":
+            done.append(tuple(settings.values()))
+            loss = {4e-3: math.nan, 8e-3: 1.0 + settings["seed"], 1.6e-2: 1.2}.get(settings["rate"], 2.0)
+            loss_row(rows, name, settings["optimizer"], settings["rate"], settings["seed"], validation=loss)
+    adamw = [("adamw", 400, 2e-3, seed) for seed in range(3)]
+    tuning = [("muon", 400, rate, 0) for rate in Asked.muon_rates]
+    assert done == [*adamw, *tuning, ("muon", 400, 8e-3, 1), ("muon", 400, 8e-3, 2)]
+
+
+def test_the_report_sets_rows_beside_the_reference():
     configs = {REFERENCE: None, "mla": None}
     rows = {}
 
@@ -242,20 +268,57 @@ def test_the_report_sets_rows_beside_the_reference():
     put("decode", REFERENCE, {"batch": 1, "context": 512}, tokens_per_second=100.0)
     put("decode", "mla", {"batch": 1, "context": 512}, tokens_per_second=250.0)
     put("decode", "mla", {"batch": 32, "context": 512}, failed="out of memory")
-    put("loss", "mla", {"optimizer": "muon", "steps": 400}, validation=1.25, perplexity=3.5, load_ratio=1.5)
-    text = report(rows, configs, Arguments)
+    for seed, (loss, perplexity, load) in enumerate([(1.0, 3.0, 1.5), (1.2, 3.5, 1.7), (1.4, 4.0, 1.9)]):
+        loss_row(rows, "mla", "muon", 8e-3, seed, validation=loss, perplexity=perplexity, load_ratio=load)
+        loss_row(rows, "mla", "adamw", 2e-3, seed, **({"failed": "x"} if seed == 1 else {"validation": loss}))
+        loss_row(rows, REFERENCE, "muon", 1.6e-2, seed, validation=loss, perplexity=perplexity)
+    loss_row(rows, "mla", "muon", 4e-3, 0, validation=1.1, perplexity=2.0)  # not the best: not in the table
+    text = report(rows, configs, Asked)
     assert "| mla | 6 | 7 | 320 | 320 | 68.0% |  |  |" in text
-    assert "| mla | 250 (2.50x) |  |" in text and "| mla |  |  | 1.2500 | 3.5000 | 1.50 |" in text
-    assert "68 % less cache and 3.2 times" in text
+    assert "| mla | 250 (2.50x) |  |" in text and "68 % less cache and 3.2 times" in text
+    muon = "0.008 | 1.2000 ± 0.2000 | 3.500 ± 0.500"
+    assert f"| mla | 0.002 | 1.2000 ± 0.2828 (2 of 3) |  | {muon} |  | 1.70 ± 0.20 |" in text
+    assert "| mha |  |  |  | 0.016 (edge) | 1.2000 ± 0.2000 | 3.500 ± 0.500 |  |  |" in text
 
 
-@pytest.mark.slow
-def test_the_comparison_runs_to_the_end_and_goes_on_where_it_stopped(tmp_path, capsys):
+def losses_of(rows):
+    found = {}
+    for (kind, name, settings), row in rows.items():
+        if kind == "loss":
+            chosen = json.loads(settings)
+            found[name, chosen["optimizer"], chosen["rate"], chosen["seed"]] = row["validation"]
+    return found
+
+
+def test_a_comparison_of_losses_goes_on_where_it_was_killed(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
-    arguments = ["--dry", "--out", str(path)]
+    arguments = ["--dry", "--only", "(the reference alone)", "--parts", "cache", "loss", "--out", str(path)]
     rows = decoder_throughput.main([*arguments, "--seconds", "0"])
     assert rows == {} and "the same command goes on" in capsys.readouterr().out
     rows = decoder_throughput.main(arguments)
-    assert len(rows) == 2 * (1 + 1 + 2 + 2) and not any("failed" in row for row in rows.values())
-    assert decoder_throughput.main(arguments) == rows
-    assert "after 40 steps" in (tmp_path / "rows.md").read_text()
+    losses = losses_of(rows)
+    assert len(rows) == 6 and len(set(losses.values())) == 5 and max(losses.values()) < math.log(256)
+    kept = path.read_text().splitlines()[:-1]
+    path.write_text("\n".join(kept) + '\n{"kind": "loss", "archi')  # a kill in the middle of the last row
+    again = losses_of(decoder_throughput.main(arguments))
+    assert again == losses and path.read_text().splitlines()[:-1] == kept
+    text = (tmp_path / "rows.md").read_text()
+    assert "after 40 steps" in text and "of 2)" not in text and text.count(" ± ") == 4
+    path.write_text("\n".join([json.dumps(json.loads(kept[0]) | {"width": 64}), *kept[1:]]) + "\n")
+    with pytest.raises(ValueError, match="has another width; expected another file"):
+        decoder_throughput.main(arguments)
+
+
+@pytest.mark.slow
+def test_experts_speed_and_decoding_run_to_the_end(tmp_path):
+    rows = decoder_throughput.main(["--dry", "--out", str(tmp_path / "rows.jsonl")])
+    assert len(rows) == 2 * (1 + 1 + 2 + 2 + 3) and not any("failed" in row for row in rows.values())
+    loads = [row["load_ratio"] for (kind, name, _), row in rows.items() if kind == "loss" and name != REFERENCE]
+    assert len(loads) == 5 and min(loads) >= 1
+
+
+def test_the_comparison_needs_none_of_the_experiment_layer():
+    absent = ("tyro", "grain", "tensorflow_datasets", "tensorflow", "tqdm", "orbax", "matplotlib", "sklearn")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.decoder_throughput"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
