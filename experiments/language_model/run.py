@@ -18,11 +18,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.command_line import run_command, say
 from experiments.language_model.config import MAX_PROMPT, Config
 from experiments.language_model.learner import Evaluator, State, apply_of, bits, create_state, make_step
-from experiments.language_model.optimizers import build_optimizer, state_bytes, warmup_decay
+from experiments.language_model.optimizers import build_optimizer, decoder_routes, state_bytes, warmup_decay
 from experiments.language_model.plots import mean_spectrum, save_curves
 from experiments.language_model.speed import (
     Peak,
@@ -36,6 +37,7 @@ from experiments.language_model.text import Corpus, load_corpus, validation_wind
 from jaxdiv import training
 from jaxdiv.checks import fail
 from jaxdiv.networks import count_parameters, generate
+from jaxdiv.optimizers import format_routes
 from jaxdiv.training import CheckpointError, checkpoint_steps, read_metrics
 from jaxdiv.typing import PyTree
 
@@ -46,6 +48,7 @@ COLUMNS = {
     "train_loss": "training loss (nats)",
     "validation_loss": "validation loss (nats)",
     "bits_per_byte": "validation bits per byte",
+    "load_ratio": "load of the busiest expert over the mean, last fifth of the steps",
     "tokens_per_second": "tokens/s",
     "utilisation": "model FLOPs utilisation",
     "cache_bytes": "cache bytes per token, by formula",
@@ -66,6 +69,9 @@ def run(config: Config, corpus: Corpus | None = None) -> dict[str, dict[str, Any
         raise fail("run", "batch_size", f"is {config.batch_size}", f"a multiple of the {mesh.size} devices")
     corpus = load_corpus(config.data, data_dir=config.data_dir) if corpus is None else corpus
     say(corpus.describe())
+    start = jax.jit(partial(create_state, config.decoder, optax.identity()))(seed=config.seed).params
+    if config.optimizers != ("adamw",):
+        say(format_routes(start, decoder_routes))  # Muon must not take or leave a matrix without a word
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
     peak = peak_flops()
@@ -83,7 +89,6 @@ def run(config: Config, corpus: Corpus | None = None) -> dict[str, dict[str, Any
         rows[name] = shared | table_row(config, state, speed, peak, folders[name] / "metrics.jsonl", evaluator)
         samples[name] = as_text(write(state.params, state.balance)[0])
         spectra[name] = mean_spectrum(state.params)
-    start = create_state(config.decoder, build_optimizer("adamw", 0.0), seed=config.seed).params
     spectra["start"] = mean_spectrum(start)
 
     table = format_table(rows)
@@ -172,12 +177,14 @@ def table_row(
     config: Config, state: State, speed: float, peak: Peak, metrics: Path, evaluator: Evaluator
 ) -> dict[str, Any]:
     """What a training gave and what its optimizer costs."""
-    last = read_metrics(metrics, split="train")[-5:]
+    records = read_metrics(metrics, split="train")
+    late = [record["load_ratio"] for record in records[-max(len(records) // 5, 1) :] if "load_ratio" in record]
     loss = evaluator(state.params, state.balance)
     sizes = {"length": config.length, "peak": peak, "num_devices": jax.device_count()}
     return {
+        **({"load_ratio": float(np.mean(late))} if late else {}),
         "steps": int(state.step),
-        "train_loss": float(np.mean([record["loss"] for record in last])),
+        "train_loss": float(np.mean([record["loss"] for record in records[-5:]])),
         "validation_loss": loss,
         "bits_per_byte": bits(loss),
         "tokens_per_second": speed,
@@ -218,9 +225,11 @@ def as_text(tokens: Any) -> str:
 
 
 def format_table(rows: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table with a column for each optimizer."""
+    """A Markdown table with a column for each optimizer, without the lines that no row has."""
     lines = ["| | " + " | ".join(rows) + " |", "|---|" + "--:|" * len(rows)]
     for key, title in COLUMNS.items():
+        if not all(key in row for row in rows.values()):
+            continue  # a dense decoder has no experts
         lines.append(f"| {title} | " + " | ".join(_cell(key, row[key]) for row in rows.values()) + " |")
     return "\n".join(lines)
 

@@ -1,6 +1,8 @@
 """The language-model experiment: its parts, a short run from end to end, and a run that is interrupted."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import random
@@ -31,6 +33,7 @@ from experiments.language_model.run import COLUMNS, as_text, first_lines, format
 from experiments.language_model.speed import Peak, cache_size, median_seconds, peak_flops, utilisation
 from experiments.language_model.text import corpus_from_files, validation_windows
 from jaxdiv.networks import count_decoder_flops, count_parameters
+from jaxdiv.optimizers import format_routes
 from jaxdiv.training import Interrupted, checkpoint_path, load_leaves, read_metrics
 from tests.experiments.small_decoder import SMALL, small_text
 
@@ -44,8 +47,11 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, corpus):
-    directory = tmp_path_factory.mktemp("run")
-    return directory, run(Config(directory=directory, **SMALL), corpus)
+    directory, said = tmp_path_factory.mktemp("run"), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        rows = run(Config(directory=directory, **SMALL), corpus)
+    (directory / "stderr.txt").write_text(said.getvalue())
+    return directory, rows
 
 
 # ---- the whole ----
@@ -55,7 +61,8 @@ def test_both_optimizers_learn_and_everything_is_written(finished, corpus):
     directory, rows = finished
     assert list(rows) == ["adamw", "muon"] and json.loads((directory / "results.json").read_text()) == rows
     table = (directory / "table.md").read_text()
-    assert all(name in table for name in (*rows, *COLUMNS.values()))
+    assert all(name in table for name in (*rows, *COLUMNS.values()) if name != COLUMNS["load_ratio"])
+    assert COLUMNS["load_ratio"] not in table
     assert (directory / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     uniform = np.log(256)
     for name, row in rows.items():
@@ -70,6 +77,13 @@ def test_both_optimizers_learn_and_everything_is_written(finished, corpus):
         assert [record["step"] for record in read_metrics(file, split="eval")] == [20, 40]
     assert rows["muon"]["optimizer_bytes"] < rows["adamw"]["optimizer_bytes"]
     assert rows["muon"]["parameters"] == rows["adamw"]["parameters"] == count_parameters(Config(**SMALL).decoder)
+
+
+def test_the_routing_is_printed_once_and_whole(finished, corpus):
+    params = jax.eval_shape(lambda: create_state(Config(**SMALL).decoder, optax.identity(), seed=0).params)
+    said = (finished[0] / "stderr.txt").read_text()
+    assert said.count(format_routes(params, decoder_routes)) == 1
+    assert said.count("\npath ") == 1 and "head/kernel" in said
 
 
 def test_the_samples_go_on_from_the_prompt(finished, corpus):
@@ -215,6 +229,26 @@ def test_the_routers_biases_move_towards_balance(corpus):
     assert 1 < float(metrics["load_ratio"]) <= 4 and moved.any()
     np.testing.assert_allclose(moved[moved > 0], 0.01, rtol=0.5)
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+
+
+def test_the_bias_balances_routers_that_are_trained(corpus):
+    changes = {"feed_forward": "moe", "num_experts": 4, "experts_per_token": 1, "expert_hidden": 8}
+    config = Config(**SMALL, **changes)
+    text = jnp.asarray(corpus.train)
+    start = create_state(config.decoder, build_optimizer("muon", 0.02), seed=0)
+    loads, losses = [], []
+    for rate in (0.0, 0.01):
+        step = make_step(
+            apply_of(config.decoder), build_optimizer("muon", 0.02), batch_size=8, length=16, balance_rate=rate
+        )
+        state, metrics = jax.jit(lambda state, step=step: jax.lax.scan(lambda s, _: step(s, text), state, None, 150))(
+            start
+        )
+        loads.append(float(metrics["load_ratio"][-50:].mean()))
+        losses.append(float(metrics["loss"][-50:].mean()))
+        assert state.balance.any() == (rate > 0)
+    assert loads[0] > 2.0 and loads[1] < 1.6, loads
+    assert max(losses) < 0.5 * np.log(256)
 
 
 # ---- the optimizers ----
