@@ -19,12 +19,16 @@ import numpy as np
 import optax
 
 from jaxdiv.divergences import (
+    alpha,
     jeffreys,
     jensen_shannon,
     kl,
+    le_cam,
     neyman_chi2,
     pearson_chi2,
     reverse_kl,
+    skew_kl,
+    softened_reverse_kl,
     squared_hellinger,
     total_variation,
 )
@@ -35,9 +39,13 @@ DIVERGENCES = (
     pearson_chi2(),
     kl(),
     jeffreys(),
+    skew_kl(0.1),
     squared_hellinger(),
     jensen_shannon(),
+    le_cam(),
     total_variation(),
+    alpha(0.2),
+    softened_reverse_kl(),
     reverse_kl(),
     neyman_chi2(),
 )
@@ -100,7 +108,7 @@ for d in DIVERGENCES:
     ends, values = jax.jit(fit_both, static_argnums=0)(d)
     fits[d.name] = np.asarray(ends[:, 0]), np.exp(ends[:, 1]), np.asarray(values)
 
-figure, axes = plt.subplots(2, 4, figsize=(13, 5.5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(3, 4, figsize=(13, 8), sharex=True, sharey=True, layout="constrained")
 for ax, (name, (means, stds, _)) in zip(axes.flat, fits.items(), strict=True):
     ax.fill_between(GRID, np.exp(LOG_P), color="C0", alpha=0.3)
     for mean, std, style in zip(means, stds, ("C1--", "C3"), strict=True):
@@ -122,7 +130,9 @@ for d in DIVERGENCES:
 # price per unit of `p` where `q` has nothing: infinite, and the model must *cover*. `f(0)`, the field `at_zero`, is
 # the price per unit of `q` where `p` has nothing: infinite, and the model may not leave a mode, it *seeks*. KL covers
 # so exactly that the fit is the target's mean and variance. Where both are finite, so is the divergence, at most
-# `f(0) + f^(0)`, and there is no wall on either side. Where both are infinite, Jeffreys, covering wins here.
+# `f(0) + f^(0)`, and there is no wall on either side. Where both are infinite, Jeffreys, covering wins here. Three
+# members have a dial: `alpha(a)` goes from reverse KL at 0 to KL at 1, `skew_kl(pi)` is KL that stays below `-log pi`,
+# and `jensen_shannon(pi)`, normalised, goes from KL at 0 to reverse KL at 1.
 #
 # ## 2. The same with logits
 #
@@ -168,7 +178,7 @@ for d in DIVERGENCES:
     for i, setting in enumerate(SETTINGS):
         logit_fits[setting, d.name] = [np.asarray(part[i]) for part in found]
 
-figure, axes = plt.subplots(2, 4, figsize=(13, 5.5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(3, 4, figsize=(13, 8), sharex=True, sharey=True, layout="constrained")
 for ax, d in zip(axes.flat, DIVERGENCES, strict=True):
     ax.bar(CLASSES, jax.nn.softmax(MASKED), 1.0, color="C0", alpha=0.3)
     for setting, style in zip(list(SETTINGS)[1:], ("C1--", "C3"), strict=True):
@@ -188,9 +198,9 @@ for d in DIVERGENCES:
     print(f"{d.name:20}{row}")
 
 # %% [markdown]
-# An unmasked student puts mass on classes that the teacher excludes. Reverse KL, Neyman and Jeffreys price it at
-# infinity: the value is `inf`, which is the truth, and the gradient is 0, not NaN. So nothing moves, and one such row
-# cannot spoil a batch's parameters. It has to be seen in the value. Three ways out:
+# An unmasked student puts mass on classes that the teacher excludes. Reverse KL, softened or not, Neyman and Jeffreys
+# price it at infinity: the value is `inf`, which is the truth, and the gradient is 0, not NaN. So nothing moves, and
+# one such row cannot spoil a batch's parameters. It has to be seen in the value. Three ways out:
 #
 # - give the mask to both sides with `where`, if the student is masked when it is used;
 # - take a divergence whose `f(0)` is finite: KL, Pearson, or a bounded one;
