@@ -107,7 +107,8 @@ KERNELS = [None, "gaussian", 1.0, ts.gaussian_kernel, X]
 )
 def test_counts(function, argument, call):
     for bad in COUNTS:
-        refused(function, argument, lambda bad=bad: call(bad))
+        if bad is not None or argument != "batch_size":  # None is all of them
+            refused(function, argument, lambda bad=bad: call(bad))
 
 
 @pytest.mark.parametrize(
