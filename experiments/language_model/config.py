@@ -9,8 +9,8 @@ from jaxdiv.checks import check_choice, check_integer, check_real, fail
 from jaxdiv.networks import DecoderConfig
 
 RATES = {"adamw": 6e-3, "muon": 1.2e-2}
-"""The best of 3e-3, 6e-3, 1.2e-2 and, for Muon, 2.4e-2 in the default run (one seed; Muon's 1.465 nats per byte at 1.2e-2
-are 1.490 at 2.4e-2); variants of Muon take Muon's."""
+"""The best of 3e-3, 6e-3, 1.2e-2 and, for Muon, 2.4e-2 in the default run (one seed; Muon ends at 1.465 nats per byte
+with 1.2e-2, at 1.490 with 2.4e-2); variants of Muon take Muon's."""
 
 MAX_PROMPT = 64  # bytes of the validation text that samples go on from
 
