@@ -1,7 +1,12 @@
 """How a test process uses the machine; set before jax starts, and inherited by the processes that tests start."""
 
 import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+
+import pytest
 
 # Compiled programs are kept between runs and shared by the workers: compilation is most of the suite's time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "jax"))
@@ -17,3 +22,26 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
     CORES = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {CORES[int(WORKER[2:]) % len(CORES)]})
+
+# Compiled in a fifth of the time, for programs that run a few times on small arrays.
+FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The default run on a CPU compiles fast; ``-m slow``, accelerators and whoever sets XLA_FLAGS keep theirs."""
+    is_default = "not slow" in config.option.markexpr and not entry_points(group="jax_plugins")
+    if not is_default or "XLA_FLAGS" in os.environ:  # workers find what their controller has set
+        return
+    os.environ["XLA_FLAGS"] = FAST_COMPILATION
+    # XLA aborts on a flag that it does not know, and flags come and go with its versions.
+    if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True).returncode:
+        os.environ["XLA_FLAGS"] = ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """A notebook runs for longer than it compiles, and compiles as it does for its reader."""
+    with pytest.MonkeyPatch.context() as patch:
+        if getattr(item, "nbmake", False):
+            patch.delenv("XLA_FLAGS", raising=False)
+        return (yield)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def test_ten_cycles_on_one_two_and_eight_devices(tmp_path):
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }

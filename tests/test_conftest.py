@@ -1,0 +1,57 @@
+"""How the suite compiles: fast by default on a CPU, as users do where that was asked for or could not start."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+import conftest
+
+DEFAULT = "not slow and not accelerator"
+
+
+def flags_after(markexpr: str) -> str | None:
+    conftest.pytest_configure(SimpleNamespace(option=SimpleNamespace(markexpr=markexpr)))
+    return os.environ.get("XLA_FLAGS")
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # for what is set below to be undone also where nothing was set
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(conftest, "entry_points", lambda group: [])
+
+
+def test_the_default_run_compiles_fast(cpu):
+    assert flags_after(DEFAULT) == conftest.FAST_COMPILATION
+
+
+@pytest.mark.parametrize("markexpr", ["slow", "accelerator", ""])
+def test_another_choice_of_tests_compiles_well(markexpr, cpu):
+    assert flags_after(markexpr) is None
+
+
+def test_an_accelerator_compiles_well(cpu, monkeypatch):
+    monkeypatch.setattr(conftest, "entry_points", lambda group: ["cuda"])
+    assert flags_after(DEFAULT) is None
+
+
+def test_flags_of_the_environment_stay(cpu, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert flags_after(DEFAULT) == ""
+
+
+def test_a_flag_that_this_xla_does_not_know_is_dropped(cpu, monkeypatch):
+    monkeypatch.setattr(conftest, "FAST_COMPILATION", "--xla_cpu_no_such_flag=true")
+    assert flags_after(DEFAULT) == ""
+
+
+@pytest.mark.parametrize(("item", "expected"), [(SimpleNamespace(nbmake=True), None), (SimpleNamespace(), "--some")])
+def test_notebooks_compile_as_for_their_readers(item, expected, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--some")
+    call = conftest.pytest_runtest_call(item)
+    next(call)
+    assert os.environ.get("XLA_FLAGS") == expected
+    with pytest.raises(StopIteration):
+        next(call)
+    assert os.environ["XLA_FLAGS"] == "--some"
