@@ -1,8 +1,10 @@
 """How the suite compiles: fast by default on a CPU, as users do where that was asked for or could not start."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 import conftest
@@ -44,6 +46,35 @@ def test_flags_of_the_environment_stay(cpu, monkeypatch):
 def test_a_flag_that_this_xla_does_not_know_is_dropped(cpu, monkeypatch):
     monkeypatch.setattr(conftest, "FAST_COMPILATION", "--xla_cpu_no_such_flag=true")
     assert flags_after(DEFAULT) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("tests/networks/test_unet.py", True),
+        ("tests/experiments/speedrun/test_run.py", True),
+        ("tests/divergences/test_laws.py", False),
+        ("tests/test_numerics.py", False),
+        ("jaxdiv/networks/unet.py", False),
+    ],
+)
+def test_only_areas_without_claims_to_rounding_error_are_unoptimized(file, expected, cpu):
+    assert not conftest.is_unoptimized(Path(conftest.ROOT) / file)
+    flags_after(DEFAULT)
+    assert conftest.is_unoptimized(Path(conftest.ROOT) / file) == expected
+
+
+def test_the_level_follows_the_file(monkeypatch):
+    f = jax.jit(lambda x: x + 1)
+    f(1)
+    conftest.unoptimized.__wrapped__(SimpleNamespace(path=Path(__file__)))
+    assert f._cache_size() == 1
+    monkeypatch.setattr(conftest, "is_unoptimized", lambda path: True)
+    conftest.unoptimized.__wrapped__(SimpleNamespace(path=Path(__file__)))
+    assert f._cache_size() == 0 and jax.config.read("jax_disable_most_optimizations")
+    monkeypatch.undo()
+    conftest.unoptimized.__wrapped__(SimpleNamespace(path=Path(__file__)))
+    assert not jax.config.read("jax_disable_most_optimizations")
 
 
 @pytest.mark.parametrize(("item", "expected"), [(SimpleNamespace(nbmake=True), None), (SimpleNamespace(), "--some")])
