@@ -30,6 +30,14 @@ def test_xavier_uniform_fills_its_interval(shape, fans):
     np.testing.assert_allclose(values.std(), limit / np.sqrt(3), rtol=0.03)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 3, 4, 6), (16, 32)])
+def test_xavier_uniform_draws_what_a_draw_of_its_shape_gives(shape):
+    """Power of two or not; one program serves all shapes up to the next one."""
+    limit = np.sqrt(6 / (np.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+    expected = jax.random.uniform(jax.random.key(3), shape, jnp.float32, -limit, limit)
+    np.testing.assert_array_equal(layers.xavier_uniform(jax.random.key(3), shape), expected)
+
+
 @pytest.mark.parametrize("kernel_size, stride, padding", [(3, 1, 1), (4, 2, 1), (3, 2, 1)])
 def test_conv_pads_both_sides_alike(kernel_size, stride, padding):
     conv = layers.Conv(2, 3, kernel_size=kernel_size, stride=stride, padding=padding, rngs=nnx.Rngs(0))
