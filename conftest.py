@@ -27,9 +27,9 @@ if WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
 # array: they keep fused multiply-adds and the polynomials of exp, log and tanh, which LLVM's level 0 does not.
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
 
-# Areas that claim nothing to rounding error: their programs, many and large, are compiled at level 0, in a fifth of the
-# time.
-UNOPTIMIZED = {"data", "experiments", "metrics", "networks", "training"}
+# Networks and what trains them: large programs whose tests allow for more than rounding. They are compiled at level 0,
+# in a fifth of the time.
+UNOPTIMIZED = {"data", "distillation", "experiments", "metrics", "networks", "optimizers", "training"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
