@@ -58,7 +58,7 @@ def test_a_flag_that_this_xla_does_not_know_is_dropped(cpu, monkeypatch):
         ("jaxdiv/networks/unet.py", False),
     ],
 )
-def test_only_networks_and_what_trains_them_are_unoptimized(file, expected, cpu):
+def test_what_is_held_to_a_few_roundings_is_optimized(file, expected, cpu):
     assert not conftest.is_unoptimized(Path(conftest.ROOT) / file)
     flags_after(DEFAULT)
     assert conftest.is_unoptimized(Path(conftest.ROOT) / file) == expected
