@@ -16,8 +16,8 @@ def test_the_errors_of_a_head_are_there_for_every_record_and_both_of_jaxs_peers(
     ways = ("ours", "plain jax", "plain jax, float32 logits,")
     assert {f"{way} {name}" for way in ways for name in linear_head.RECORDS} <= set(errors)
     for name in linear_head.RECORDS:
-        ours, rounded, exact = (np.array(errors[f"{way} {name}"]) for way in ways)
-        assert (ours < 0.01).all() and (exact < 0.004).all() and (exact < rounded).all()
+        ours, exact = (np.array(errors[f"{way} {name}"]) for way in (ways[0], ways[2]))
+        assert (ours < 0.01).all() and (exact < 0.004).all()
 
 
 def test_the_accuracy_tables_command_has_the_rows_of_the_table():
