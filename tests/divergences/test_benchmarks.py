@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import divergence_accuracy, linear_head
+from benchmarks import divergence_accuracy, linear_head, sinkhorn_throughput
 
 BENCHMARKS = (Path(__file__).parent.parent.parent / "BENCHMARKS.md").read_text(encoding="utf-8")
 
@@ -27,3 +27,10 @@ def test_the_accuracy_tables_command_has_the_rows_of_the_table():
     assert "{}, {} and {} rows a regime".format(*divergence_accuracy.ROWS) in " ".join(section.split())
     header = next(line for line in section.splitlines() if line.startswith("| | 64 classes"))
     assert [int(x.replace(",", "")) for x in re.findall(r"[\d,]+", header)] == list(divergence_accuracy.VOCAB)
+
+
+def test_the_table_of_entropic_transport_has_every_shape_of_its_command():
+    section = BENCHMARKS.split("## Entropic transport")[1].split("\n## ")[0]
+    for shape in sinkhorn_throughput.DENSE:
+        assert "| {} x {} x {} |".format(*shape) in section
+    assert "error of the value" in section
