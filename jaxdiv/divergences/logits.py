@@ -144,7 +144,7 @@ def _times(
     """Mass * fn(x) * scale; where fn is a power of e^{-x} too large to multiply, by A^3 / B^2 of half and quarter."""
     y = fn(x)
     if not grows:
-        return mass * y  # never so large that the row is scaled
+        return mass * y * scale
     direct = jnp.abs(y) < 1e34 if x.dtype == jnp.float32 else jnp.abs(y) < 1e300
     half, quarter = fn(jnp.where(direct, 0.0, x / 2.0)), fn(jnp.where(direct, 0.0, x / 4.0))
     ratio = half / jnp.where(direct, 1.0, quarter)

@@ -84,7 +84,8 @@ def scale_to_hyperball(
         axes = resolve_routes("scale_to_hyperball", updates, routes)
         chosen = [i for i, a in enumerate(axes) if a is not None]
         specs = None if mesh is None else find_specs("scale_to_hyperball", mesh, sharding, updates)
-        pairs = [(promote(p), promote(leaves[i])) for i, p in enumerate(jax.tree.leaves(params)) if i in chosen]
+        found = jax.tree.leaves(params)
+        pairs = [(promote(found[i]), promote(leaves[i])) for i in chosen]
         check_leaves("scale_to_hyperball", mesh, [p for p, _ in pairs])
         products = [x for p, u in pairs for x in (p * p, p * u, u * u)]
         thrice = [i for i in chosen for _ in range(3)]
