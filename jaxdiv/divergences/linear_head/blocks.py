@@ -13,9 +13,11 @@ from typing import NamedTuple
 from jaxdiv import checks
 
 DEFAULT_MEMORY = 2_650_000_000
-# On an H200 the products of fewer tokens with the head read its rows more slowly than they multiply.
-_GOOD_TOKEN_BLOCK = 256
-_SMALLEST_TOKEN_BLOCK = 128
+# Measured on an H100 (`benchmarks.linear_head --parts curve`): products of few tokens with the head are slow, of 256 by a
+# tenth of the whole. That costs more than adding to a float32 head every 2,048 tokens, which costs more than blocks of 512.
+_TOKEN_BLOCKS = (1024, 512, 256, 128)
+_GOOD_TOKEN_BLOCK = 512
+_GOOD_GROUP = 2048
 _TILE = 128
 
 
@@ -69,10 +71,12 @@ def vocab_block_bytes(sizes: Sizes, vocab: int) -> int:
 def choose_blocks(
     sizes: Sizes, memory_limit: int, token_block: int | None = None, vocab_block: int | None = None
 ) -> Blocks:
-    """The fewest blocks of tokens that fit the limit, or blocks of the vocabulary where not even small ones do.
+    """The fastest blocks of tokens that fit the limit, or blocks of the vocabulary where not even small ones do.
 
     >>> choose_blocks(Sizes(8192, 128_256, 4096, 2048, 2, False), DEFAULT_MEMORY)
     Blocks(tokens=512, vocab=128256, group=16)
+    >>> choose_blocks(Sizes(16_384, 128_256, 4096, 2048, 2, False), DEFAULT_MEMORY)
+    Blocks(tokens=1024, vocab=128256, group=2)
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
     Blocks(tokens=384, vocab=256000, group=6)
     >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
@@ -91,12 +95,16 @@ def choose_blocks(
         return Blocks(tokens, sizes.vocab, max(_group(sizes, memory_limit, tokens), 1))
     if token_block_bytes(sizes, sizes.num_tokens) <= memory_limit:
         return Blocks(sizes.num_tokens, sizes.vocab)
-    # As large as leaves room for the logit gradients of all tokens; smaller ones gain nothing but memory.
-    beside = _fitting(memory_limit, lambda tokens: _held_bytes(sizes, tokens, sizes.num_tokens, False))
-    for tokens in (beside // _TILE * _TILE, _GOOD_TOKEN_BLOCK, _SMALLEST_TOKEN_BLOCK):
-        group = _group(sizes, memory_limit, tokens) if tokens >= _SMALLEST_TOKEN_BLOCK else 0
-        if group >= 1:
-            return Blocks(tokens, sizes.vocab, group)
+    # The largest that leaves room for the logit gradients of all tokens, if it is a good one.
+    beside = _fitting(memory_limit, lambda tokens: _held_bytes(sizes, tokens, sizes.num_tokens, False)) // _TILE * _TILE
+    if beside >= _GOOD_TOKEN_BLOCK:
+        return Blocks(beside, sizes.vocab, _group(sizes, memory_limit, beside))
+    groups = {size: _group(sizes, memory_limit, size) for size in (*_TOKEN_BLOCKS, max(beside, _TOKEN_BLOCKS[-1]))}
+    held = {size: min(size * group, sizes.num_tokens) for size, group in groups.items() if group >= 1}
+    if held:
+        good = [size for size in held if held[size] >= min(_GOOD_GROUP, sizes.num_tokens)]
+        tokens = max(good) if good else max(held, key=lambda size: (held[size], size))
+        return Blocks(tokens, sizes.vocab, groups[tokens])
     fitting = _fitting(memory_limit, lambda vocab: vocab_block_bytes(sizes, vocab))
     return Blocks(sizes.num_tokens, min(max(fitting // _TILE, 1) * _TILE, sizes.vocab))
 

@@ -31,11 +31,29 @@ def test_blocks_fit_the_limit(sizes, limit):
     assert used <= limit or blocks.vocab == 128, "more than the limit although smaller blocks exist"
 
 
-def test_more_memory_means_larger_blocks():
-    chosen = [choose_blocks(LARGE, int(limit)) for limit in np.geomspace(1.4e9, 2e10, 12)]
+def test_more_memory_means_faster_blocks():
+    """By the measured order: small blocks, then large ones of which few are held, then all tokens held."""
+    chosen = [choose_blocks(LARGE, int(limit)) for limit in np.geomspace(1.4e9, 2e10, 24)]
     held = [min(b.tokens * b.group, LARGE.num_tokens) for b in chosen]
-    assert held == sorted(held)
+    whole = [h == LARGE.num_tokens for h in held]
+    assert whole == sorted(whole)
+    for part in (chosen[: whole.index(True)], chosen[whole.index(True) :]):
+        assert [b.tokens for b in part] == sorted(b.tokens for b in part)
+    assert all(b.tokens >= 512 for b in chosen[whole.index(True) :])
     assert chosen[-1].tokens == LARGE.num_tokens
+
+
+@pytest.mark.parametrize("limit", np.geomspace(1.2e9, 2e10, 12))
+def test_no_better_block_fits(limit):
+    """Against all multiples of 128: all tokens held in blocks of 512 or more, else 2,048 held in the largest block."""
+    sizes = LARGE._replace(num_tokens=16_384)
+    blocks = choose_blocks(sizes, int(limit))
+    everything = [t for t in range(512, 16_385, 128) if token_block_bytes(sizes, t, -(-16_384 // t)) <= limit]
+    if everything:
+        assert (blocks.tokens, blocks.tokens * blocks.group >= 16_384) == (max(everything), True)
+    else:
+        fitting = [t for t in (1024, 512, 256, 128) if token_block_bytes(sizes, t, 2048 // t) <= limit]
+        assert not fitting or (blocks.tokens, blocks.tokens * blocks.group >= 2048) == (max(fitting), True)
 
 
 def test_by_hand():

@@ -59,6 +59,29 @@ def test_derivatives_of_distances(method, x64):
         )
 
 
+@pytest.mark.parametrize("method", ["direct", "expansion"])
+@pytest.mark.parametrize("argument", [0, 1])
+def test_derivatives_far_from_the_origin(method, argument):
+    """float32 errors are those of the differences: without centring they are a thousand times as large here."""
+    rng = np.random.default_rng(1)
+    points = [1000.0 + rng.normal(size=(n, 5)) for n in (30, 40)]
+    points = [np.float64(np.float32(x)) for x in points]
+    difference = points[0][:, None] - points[1]
+    pull = difference / np.sqrt(1.0 + np.square(difference).sum(-1))[..., None]
+    expected = pull.sum(1) if argument == 0 else -pull.sum(0)
+    # The weights come from the distances, which an expansion blurs here: they are what "direct" says for both.
+    weights = 0.5 / np.sqrt(1.0 + np.square(difference).sum(-1))
+    _, pullback = jax.vjp(lambda x, y: squared_distances(x, y, method), *(jnp.asarray(x, jnp.float32) for x in points))
+    got = pullback(jnp.asarray(weights, jnp.float32))[argument]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_infinite_points_spoil_their_own_derivatives_alone():
+    x, y = jnp.array([[0.0], [1.0]]), jnp.array([[2.0], [jnp.inf]])
+    tangent = jax.jvp(lambda x: squared_distances(x, y), (x,), (jnp.ones_like(x),))[1]
+    np.testing.assert_array_equal(tangent[:, 0], [-4.0, -2.0])
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 4, 10, 11, 50])
 def test_map_rows_is_exact_for_ragged_blocks(chunk_size):
     x = jnp.arange(22.0).reshape(11, 2)
