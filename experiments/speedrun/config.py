@@ -74,8 +74,8 @@ class StudentConfig:
     """The fake score's rate as a multiple of the student's."""
     warmup: float = 0.01
     """Share of the stage in which rates rise from 0."""
-    decay_from: float = 0.5
-    """Share of the stage after which rates fall to 0 as a cosine."""
+    decay_from: float = 1.0
+    """Share of the stage after which rates fall to 0 as a cosine; 1 keeps them, and the average settles the student."""
     adam_b1: float = 0.0
     """Adam's first decay, for student and fake score."""
     optimizer: Literal["adam", "muon"] = "adam"

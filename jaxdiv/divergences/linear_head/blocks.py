@@ -13,8 +13,8 @@ from typing import NamedTuple
 from jaxdiv import checks
 
 DEFAULT_MEMORY = 2_650_000_000
-# Measured on an H100 (`benchmarks.linear_head --parts curve`): products of few tokens with the head are slow, of 256 by a
-# tenth of the whole. That costs more than adding to a float32 head every 2,048 tokens, which costs more than blocks of 512.
+# Measured on an H100 (`benchmarks.linear_head --parts curve`): products of 256 tokens with the head cost a tenth of the
+# whole, more than adding to a float32 head every 2,048 tokens, and that costs more than blocks of 512.
 _TOKEN_BLOCKS = (1024, 512, 256, 128)
 _GOOD_TOKEN_BLOCK = 512
 _GOOD_GROUP = 2048
