@@ -126,7 +126,7 @@ def test_a_stage_resumes_with_its_own_settings_only():
         ({"track": "scratch", "teacher": Path("weights.npz")}, "teacher"),
         ({"student": StudentConfig(batch_size=0)}, "student.batch_size"),
         ({"student": StudentConfig(init_sigma=0.0)}, "student.init_sigma"),
-        ({"student": StudentConfig(warmup=0.6)}, "student.warmup"),
+        ({"student": StudentConfig(warmup=0.6, decay_from=0.5)}, "student.warmup"),
         ({"student": StudentConfig(adam_b1=1.5)}, "student.adam_b1"),
         ({"student": StudentConfig(clip_norm=-1.0)}, "student.clip_norm"),
         ({"student": StudentConfig(fake_rate_factor=-2.0)}, "student.fake_rate_factor"),
