@@ -71,7 +71,7 @@ def make_step(
     *,
     batch_size: int,
     length: int,
-    balance_rate: float = 1e-3,
+    balance_rate: float = 1e-2,
     mesh: Mesh | None = None,
 ) -> Step:
     """The step ``(state, text) -> (state, metrics)``, not jitted; ``text`` is uint8 ``[N]`` on the device.
