@@ -1,5 +1,6 @@
 """How a test process uses the machine; set before jax starts, and inherited by the processes that tests start."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def is_unoptimized(path: Path) -> bool:
     parts = path.relative_to(ROOT).parts
     is_area = parts[0] == "tests" and len(parts) > 2
     return os.environ.get("XLA_FLAGS") == FAST_COMPILATION and is_area and parts[1] not in EXACT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_context() -> None:
+    """Programs are lowered in one MLIR context: jax makes one for each, 4 ms, that lives as long as its program.
+
+    Each is looked at whenever another is made, so that the suite's thousandth program took twice as long as its first.
+    """
+    from jax._src.interpreters import mlir
+
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -77,6 +77,11 @@ def test_the_level_follows_the_file(monkeypatch):
     assert not jax.config.read("jax_disable_most_optimizations")
 
 
+def test_programs_share_a_context():
+    one, other = (jax.jit(f).lower(1.0).compiler_ir().context for f in (jax.numpy.sin, jax.numpy.cos))
+    assert one is other
+
+
 @pytest.mark.parametrize(("item", "expected"), [(SimpleNamespace(nbmake=True), None), (SimpleNamespace(), "--some")])
 def test_notebooks_compile_as_for_their_readers(item, expected, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--some")
