@@ -67,8 +67,10 @@ def unoptimized(request: pytest.FixtureRequest) -> None:
     """Sets the level for a file; no program passes from one kind of file to the other."""
     import jax
 
-    if jax.config.read("jax_disable_most_optimizations") != is_unoptimized(request.path):
-        jax.config.update("jax_disable_most_optimizations", is_unoptimized(request.path))
+    is_level_0 = is_unoptimized(request.path)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(is_level_0))  # for the processes that its tests start
+    if jax.config.read("jax_disable_most_optimizations") != is_level_0:
+        jax.config.update("jax_disable_most_optimizations", is_level_0)
         jax.clear_caches()
 
 

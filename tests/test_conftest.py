@@ -72,9 +72,11 @@ def test_the_level_follows_the_file(monkeypatch):
     monkeypatch.setattr(conftest, "is_unoptimized", lambda path: True)
     conftest.unoptimized.__wrapped__(SimpleNamespace(path=Path(__file__)))
     assert f._cache_size() == 0 and jax.config.read("jax_disable_most_optimizations")
+    assert os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
     monkeypatch.undo()
     conftest.unoptimized.__wrapped__(SimpleNamespace(path=Path(__file__)))
     assert not jax.config.read("jax_disable_most_optimizations")
+    assert os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "0"
 
 
 def test_programs_share_a_context():

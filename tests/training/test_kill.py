@@ -1,6 +1,5 @@
 """SIGKILL at random moments, then resume: the same bits as a run that was left alone."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from jaxdiv.training import checkpoint_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLABLE = f"{sys.executable} {ROOT / 'tests' / 'training' / 'killable.py'} --num-steps 40 --directory"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize(("num_devices", "num_kills", "num_per_call"), [(1, 1, 3), (8, 1, 1)])
@@ -27,7 +25,7 @@ def test_killed_and_resumed_is_bit_identical(num_devices, num_kills, num_per_cal
         "--command",
         command,
     ]
-    result = subprocess.run(script, capture_output=True, text=True, env=ENVIRONMENT)
+    result = subprocess.run(script, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "the same bits" in result.stdout
     assert result.stdout.count("killed at") == num_kills
@@ -35,7 +33,7 @@ def test_killed_and_resumed_is_bit_identical(num_devices, num_kills, num_per_cal
 
 def test_sigterm_ends_the_process_with_143_after_saving(tmp_path):
     command = [*KILLABLE.split(), tmp_path, "--sleep", "0.05"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not checkpoint_steps(tmp_path / "checkpoints"):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
