@@ -53,15 +53,33 @@ def test_a_flag_that_this_xla_does_not_know_is_dropped(cpu, monkeypatch):
     [
         ("tests/networks/test_unet.py", True),
         ("tests/experiments/speedrun/test_run.py", True),
-        ("tests/divergences/test_laws.py", False),
+        ("tests/divergences/test_laws.py", True),
+        ("tests/divergences/test_families.py", False),
+        ("tests/divergences/two_sample/test_transforms.py", True),
+        ("tests/divergences/two_sample/test_gram.py", False),
+        ("tests/test_guides.py", True),
         ("tests/test_numerics.py", False),
         ("jaxdiv/networks/unet.py", False),
     ],
 )
-def test_what_is_held_to_a_few_roundings_is_optimized(file, expected, cpu):
+def test_what_is_held_to_a_few_roundings_is_optimized(file, expected, cpu, monkeypatch):
     assert not conftest.is_unoptimized(Path(conftest.ROOT) / file)
-    flags_after(DEFAULT)
+    monkeypatch.setenv("XLA_FLAGS", conftest.FAST_COMPILATION)
     assert conftest.is_unoptimized(Path(conftest.ROOT) / file) == expected
+
+
+def test_every_exact_file_exists():
+    for folder, names in conftest.EXACT.items():
+        for name in names:
+            assert (Path(conftest.ROOT) / "tests" / folder / f"test_{name}.py").exists()
+
+
+def test_a_process_changes_its_level_once(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", conftest.FAST_COMPILATION)
+    paths = [f"tests/{name}.py" for name in ("networks/test_mlp", "test_numerics", "data/test_digits", "test_docs")]
+    items = [SimpleNamespace(path=Path(conftest.ROOT) / path) for path in paths]
+    conftest.pytest_collection_modifyitems(items)
+    assert [str(item.path.relative_to(conftest.ROOT)) for item in items] == [paths[i] for i in (1, 3, 0, 2)]
 
 
 def test_the_level_follows_the_file(monkeypatch):
