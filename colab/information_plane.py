@@ -122,10 +122,11 @@ def train(activation, seeds):
 
     state = jax.jit(jax.vmap(start))(seeds)
     advance = jax.jit(jax.vmap(lambda s, a, b: jax.lax.fori_loop(a, b, epoch, s), in_axes=(0, None, None)))
+    look_at_all = jax.jit(jax.vmap(look))
     looks, reached = [], 0
     for stop in EPOCHS:
         state, reached = advance(state, reached, stop), stop
-        looks.append(jax.jit(jax.vmap(look))(state))
+        looks.append(look_at_all(state))
     return looks
 
 

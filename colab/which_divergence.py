@@ -80,15 +80,19 @@ def on_the_grid(divergence, params):
 
 
 def descend(loss_fn, start, rate=0.03):
-    """The parameters after Adam's steps down ``loss_fn``; Pearson's first gradients are huge, hence the clipping."""
+    """Parameters, values and lengths of the gradient along Adam's steps down ``loss_fn``, from ``start`` to the end.
+
+    Pearson's first gradients are huge, hence the clipping.
+    """
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, NUM_STEPS)))
 
     def step(carry, _):
         params, state = carry
-        changes, state = optimizer.update(jax.grad(loss_fn)(params), state)
-        return (optax.apply_updates(params, changes), state), None
+        value, gradient = jax.value_and_grad(loss_fn)(params)
+        changes, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(params, changes), state), (params, value, jnp.linalg.norm(gradient))
 
-    return jax.lax.scan(step, (start, optimizer.init(start)), length=NUM_STEPS)[0][0]
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=NUM_STEPS + 1)[1]
 
 
 # %% [markdown]
@@ -99,8 +103,8 @@ STARTS = jnp.array([[-1.0, np.log(0.6)], [1.0, np.log(0.6)]])
 
 
 def fit_both(divergence):
-    ends = jax.vmap(lambda start: descend(lambda params: on_the_grid(divergence, params), start))(STARTS)
-    return ends, jax.vmap(lambda params: on_the_grid(divergence, params))(ends)
+    params, values, _ = jax.vmap(lambda start: descend(lambda params: on_the_grid(divergence, params), start))(STARTS)
+    return params[:, -1], values[:, -1]
 
 
 fits = {}
@@ -166,9 +170,8 @@ def fit_logits(divergence, p_logits, where):
     def loss(params):
         return f_divergence(divergence, p_logits=p_logits, q_logits=student(params), where=where)
 
-    value, gradient = jax.value_and_grad(loss)(START)
-    end = descend(loss, START)
-    return value, jnp.linalg.norm(gradient), end, loss(end)
+    params, values, slopes = descend(loss, START)
+    return values[0], slopes[0], params[-1], values[-1]
 
 
 logit_fits = {}
