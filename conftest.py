@@ -90,12 +90,3 @@ def unoptimized(request: pytest.FixtureRequest) -> None:
     if jax.config.read("jax_disable_most_optimizations") != is_level_0:
         jax.config.update("jax_disable_most_optimizations", is_level_0)
         jax.clear_caches()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item):
-    """A notebook runs for longer than it compiles, and compiles as it does for its reader."""
-    with pytest.MonkeyPatch.context() as patch:
-        if getattr(item, "nbmake", False):
-            patch.delenv("XLA_FLAGS", raising=False)
-        return (yield)
