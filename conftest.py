@@ -26,7 +26,10 @@ if WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
 
 # Half the time to compile, for programs that compute what users' do, bit for bit but for the last element or two of an
 # array: they keep fused multiply-adds and the polynomials of exp, log and tanh, which LLVM's level 0 does not.
-FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
+# A worker has one core, so a program is not split into parts that are compiled side by side.
+FAST_COMPILATION = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+)
 
 # Files whose bounds are a few roundings, or where two programs must round alike for neighbours to be the same. The rest
 # of the areas and the guides allow for more and are compiled at level 0, in a fifth of the time.
