@@ -48,22 +48,30 @@ SIGMA_DATA = 0.5
 STEPS, REPEATS = 6, 3
 
 
-def timed(name: str, fn: Callable, *args: Any, carry: bool = False, profiled: bool = False) -> dict[str, Any]:
+def timed(
+    name: str,
+    fn: Callable,
+    *args: Any,
+    carry: bool = False,
+    profiled: bool = False,
+    steps: int = STEPS,
+    repeats: int = REPEATS,
+) -> dict[str, Any]:
     """Median milliseconds of a jitted function; with ``carry`` its first output replaces its first argument."""
     start = time.perf_counter()
     compiled = jax.jit(fn, donate_argnums=0 if carry else ()).lower(*args).compile()
     compile_seconds = time.perf_counter() - start
     first, rest = args[0], args[1:]
     seconds = []
-    for repeat in range(REPEATS + 1):
+    for repeat in range(repeats + 1):
         start = time.perf_counter()
-        for _ in range(2 if repeat == 0 else STEPS):
+        for _ in range(2 if repeat == 0 else steps):
             out = compiled(first, *rest)
             if carry:
                 first = out[0]
         np.asarray(jax.tree.leaves(out)[-1])  # waits for the device
         if repeat:
-            seconds.append((time.perf_counter() - start) / STEPS)
+            seconds.append((time.perf_counter() - start) / steps)
     memory = compiled.memory_analysis()
     row = {
         "part": name,
@@ -85,6 +93,35 @@ def timed(name: str, fn: Callable, *args: Any, carry: bool = False, profiled: bo
         row |= profile(one_more)
         print_profile(row)
     return row
+
+
+def cycle(
+    method: distillation.Method,
+    denoiser: Denoiser,
+    head_fn: Callable,
+    head: Any,
+    optimizer: optax.GradientTransformation,
+    real: jax.Array,
+) -> tuple[Callable, distillation.State, distillation.Batch]:
+    """A method's ``(state, batch, teacher) -> (state, info)``, and its first two arguments.
+
+    Every fake step sees the same real images [B, H, W, C].
+    """
+    has_head = method.needs_discriminator
+    config = distillation.Config(
+        method, denoiser.shape, len(real), student_optimizer=optimizer, fake_optimizer=optimizer,
+        sigma_data=denoiser.sigma_data,
+    )  # fmt: skip
+    networks = distillation_networks(
+        denoiser, head_fn if has_head else None, distillation.one_step_student(denoiser.denoise_fn, init_sigma=2.5)
+    )
+    reals = jnp.broadcast_to(real, (method.num_fake_steps, *real.shape))
+    batch = distillation.Batch(real=reals) if has_head else distillation.Batch()
+    state = distillation.init(
+        config, student=denoiser.params, fake=denoiser.params, head=head if has_head else None, key=jax.random.key(0)
+    )
+    update = partial(distillation.update, config=config, networks=networks)
+    return (lambda state, batch, teacher: update(state, batch, teacher=teacher)), state, batch
 
 
 def head_passes(method: distillation.Method) -> dict[str, int]:
@@ -172,21 +209,9 @@ def main() -> None:
             parts[letter] = record(timed(title, fn, *inputs), 0.0)
 
     for name, method in chosen.items():
-        has_head = method.needs_discriminator
-        library_config = distillation.Config(
-            method, shape, batch, student_optimizer=optimizer, fake_optimizer=optimizer, sigma_data=SIGMA_DATA
-        )
-        networks = distillation_networks(
-            denoiser, head_fn if has_head else None, distillation.one_step_student(denoise_fn, init_sigma=2.5)
-        )
-        real = distillation.Batch(real=x[None]) if has_head else distillation.Batch()
-        state = distillation.init(
-            library_config, student=params, fake=params, head=head if has_head else None, key=jax.random.key(0)
-        )
-        update = partial(distillation.update, config=library_config, networks=networks)
+        update, state, real = cycle(method, denoiser, head_fn, head, optimizer, x)
         row = timed(
-            f"cycle of {name}", lambda s, b, t, update=update: update(s, b, teacher=t), state, real, params,
-            carry=True, profiled=args.profile,
+            f"cycle of {name}", update, state, real, params, carry=True, profiled=args.profile,
         )  # fmt: skip
         count = passes[method.objective.gradient == "expanded"]
         row["predicted_ms"] = sum(n * parts[part]["ms"] for part, n in (count | head_passes(method)).items())

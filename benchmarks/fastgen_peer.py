@@ -40,8 +40,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 THIRD_PARTY = (
-    "av", "boto3", "botocore", "diffusers", "einops", "ftfy", "hydra", "imageio", "pandas", "PIL", "psutil", "requests", "scipy",
-    "torchvision", "wandb", "webdataset", "yaml",
+    "av", "boto3", "botocore", "diffusers", "einops", "ftfy", "hydra", "imageio", "pandas", "PIL", "psutil", "requests",
+    "scipy", "torchvision", "wandb", "webdataset", "yaml",
 )  # fmt: skip
 UNUSED_NETWORKS = (
     "CogVideoX", "DiT", "EDM2", "Flux", "QwenImage", "SD15", "SDXL", "VaceWan", "Wan", "WanI2V", "cosmos_predict2",
