@@ -72,7 +72,7 @@ class Config:
     expert_hidden: int | None = None
     """Inner width of one expert; None is the width."""
     balance_rate: float = 1e-2
-    """Step of the routers' biases towards equal loads; the published 1e-3 is for a hundred times as many steps."""
+    """Step of the routers' biases towards equal loads; the published 1e-3 is for far longer runs."""
     evaluations: int = 10
     """Times the validation loss is taken on the way."""
     validation_windows: int = 128
