@@ -172,7 +172,7 @@ def measure_torch(loss, arrays, repeats):
     return row | {"extra_gb": extra / 1e9, "tflops": model_flops(arrays) / row["ms"] / 1e9}
 
 
-def gradient_errors(tokens, vocab, q_width, p_width):
+def gradient_errors(tokens, vocab, q_width, p_width, with_torch):
     """Relative L2 errors of both student gradients against float64 on the same bfloat16 arrays."""
     arrays = make_arrays(tokens, vocab, q_width, p_width, seed=1)
     args = [arrays[name] for name in NAMES]
@@ -185,17 +185,14 @@ def gradient_errors(tokens, vocab, q_width, p_width):
         for peer, step in steps.items():
             grads = step(*args)[1]
             rows.append({"error of": f"{peer} {name}", **_errors(grads, exact[1])})
-        try:
-            for peer, loss in torch_steps().items():
-                if peer.endswith(f" {name}"):
-                    tensors = to_torch(arrays)
-                    for tensor in tensors[:2]:
-                        tensor.requires_grad_(True)
-                    loss(*tensors).backward()
-                    grads = [jnp.from_dlpack(t.grad.detach()) for t in tensors[:2]]
-                    rows.append({"error of": peer, **_errors(grads, exact[1])})
-        except ImportError:
-            pass
+        for peer, loss in torch_steps().items() if with_torch else ():
+            if peer.endswith(f" {name}"):
+                tensors = to_torch(arrays)
+                for tensor in tensors[:2]:
+                    tensor.requires_grad_(True)
+                loss(*tensors).backward()
+                grads = [jnp.from_dlpack(t.grad.detach()) for t in tensors[:2]]
+                rows.append({"error of": peer, **_errors(grads, exact[1])})
     return rows
 
 
@@ -259,7 +256,7 @@ def main():
             except Exception as error:  # a peer that does not run is a row that says so
                 report(what=name, failed=repr(error)[:200])
     if "errors" in args.parts:
-        for row in gradient_errors(max(args.tokens // 16, 4), args.vocab, *args.widths):
+        for row in gradient_errors(max(args.tokens // 16, 4), args.vocab, *args.widths, "torch" in args.parts):
             report(**row)
     if "curve" in args.parts:
         del arrays

@@ -10,9 +10,18 @@ from jax.typing import ArrayLike
 
 from jaxdiv import checks
 from jaxdiv.divergences.families import Renyi
-from jaxdiv.divergences.linear_head.blocks import DEFAULT_MEMORY, Sizes, choose_blocks
+from jaxdiv.divergences.linear_head.blocks import DEFAULT_MEMORY, TOKEN_TILE, Sizes, choose_blocks
 from jaxdiv.divergences.linear_head.rows import Objective
-from jaxdiv.divergences.linear_head.sweep import Gradients, Plan, Problem, Side, can_fuse, sweep
+from jaxdiv.divergences.linear_head.sweep import (
+    Gradients,
+    Kernels,
+    Plan,
+    Problem,
+    Side,
+    can_fuse,
+    fastest_kernels,
+    sweep,
+)
 from jaxdiv.divergences.mixtures import jensen_shannon
 from jaxdiv.divergences.record import FDivergence
 from jaxdiv.numerics import vary_alike, varying_axes
@@ -71,7 +80,7 @@ def linear_head_divergence(
             loss per token, unweighted, whose gradient needs the logits a second time.
         differentiate_p: whether the arrays of p get gradients; otherwise they are stopped.
         memory_limit: bytes of temporaries from which the block sizes follow.
-        token_block: tokens whose logits exist at a time, to choose by hand.
+        token_block: tokens whose logits exist at a time, to choose by hand; a kernel may take up to 127 more.
         vocab_block: categories per block, instead.
         implementation: "xla", "pallas" (a GPU kernel; one device), or "auto": the kernel where it runs. Under
             a mesh of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads.
@@ -110,24 +119,21 @@ def linear_head_divergence(
     problem = Problem(p, q, _labels(labels, leading))
     vocab_size = _vocab_size(vocab_size, p, q)
     outside = None if problem.labels is None else _labels_outside(problem.labels, vocab_size, weights)
-    plan = Plan(
-        objective,
-        choose_blocks(
-            Sizes(
-                q.hidden.shape[0],
-                max(p.head.shape[0], q.head.shape[0]),
-                p.hidden.shape[1],
-                q.hidden.shape[1],
-                jnp.promote_types(q.hidden.dtype, q.head.dtype).itemsize,
-                differentiate_p,
-            ),
-            memory_limit,
-            token_block,
-            vocab_block,
-        ),
-        vocab_size,
-        implementation == "pallas" or (implementation == "auto" and _can_fuse(problem)),
+    use_kernels = implementation == "pallas" or (implementation == "auto" and _can_fuse(problem))
+    kernels = fastest_kernels(objective, problem, vocab_size) if use_kernels else Kernels.XLA
+    sizes = Sizes(
+        q.hidden.shape[0],
+        max(p.head.shape[0], q.head.shape[0]),
+        p.hidden.shape[1],
+        q.hidden.shape[1],
+        jnp.promote_types(q.hidden.dtype, q.head.dtype).itemsize,
+        differentiate_p,
+        pair_bytes=4 if kernels == Kernels.PACKED else 8,
     )
+    blocks = choose_blocks(sizes, memory_limit, token_block, vocab_block)
+    if kernels == Kernels.PACKED:
+        blocks = blocks._replace(tokens=-(-blocks.tokens // TOKEN_TILE) * TOKEN_TILE)
+    plan = Plan(objective, blocks, vocab_size, kernels)
     if reduction == "none":
         losses = _per_token(plan, vary_alike(problem))
         return (losses if outside is None else jnp.where(outside, jnp.nan, losses)).reshape(leading)

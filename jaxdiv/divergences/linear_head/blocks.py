@@ -18,7 +18,7 @@ DEFAULT_MEMORY = 2_650_000_000
 _TOKEN_BLOCKS = (1024, 512, 256, 128)
 _GOOD_TOKEN_BLOCK = 512
 _GOOD_GROUP = 2048
-_TILE = 128
+TOKEN_TILE = 128
 
 
 class Blocks(NamedTuple):
@@ -31,7 +31,7 @@ class Blocks(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What the choice depends on: numbers of tokens and categories, widths, and bytes per gradient element."""
+    """What the choice depends on: numbers of tokens and categories, widths, and bytes per number."""
 
     num_tokens: int
     vocab: int
@@ -39,10 +39,12 @@ class Sizes(NamedTuple):
     q_width: int
     itemsize: int
     differentiate_p: bool
+    pair_bytes: int = 8
+    """Of a logit of p and the same of q: two float32 numbers, or packed 16-bit ones."""
 
 
 def token_block_bytes(sizes: Sizes, tokens: int, group: int = 1) -> int:
-    """Temporary bytes of groups of blocks of ``tokens``: a block's float32 logits, a group's gradients, float32 heads.
+    """Temporary bytes of groups of blocks of ``tokens``: a block's logits, a group's gradients, float32 heads.
 
     >>> token_block_bytes(Sizes(8192, 128_256, 4096, 2048, 2, False), 256, group=32)
     2364014592
@@ -52,7 +54,7 @@ def token_block_bytes(sizes: Sizes, tokens: int, group: int = 1) -> int:
 
 def _held_bytes(sizes: Sizes, with_logits: int, with_gradients: int, summed: bool) -> int:
     sides = 2 if sizes.differentiate_p else 1
-    held = sizes.vocab * (8 * with_logits + sides * sizes.itemsize * with_gradients)
+    held = sizes.vocab * (sizes.pair_bytes * with_logits + sides * sizes.itemsize * with_gradients)
     widths = sizes.q_width + (sizes.p_width if sizes.differentiate_p else 0)
     return held + (4 * sizes.vocab * widths if summed else 0)
 
@@ -77,6 +79,8 @@ def choose_blocks(
     Blocks(tokens=512, vocab=128256, group=16)
     >>> choose_blocks(Sizes(16_384, 128_256, 4096, 2048, 2, False), DEFAULT_MEMORY)
     Blocks(tokens=1024, vocab=128256, group=2)
+    >>> choose_blocks(Sizes(8192, 128_256, 4096, 2048, 2, False, pair_bytes=4), DEFAULT_MEMORY)
+    Blocks(tokens=1024, vocab=128256, group=8)
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
     Blocks(tokens=384, vocab=256000, group=6)
     >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
@@ -96,7 +100,11 @@ def choose_blocks(
     if token_block_bytes(sizes, sizes.num_tokens) <= memory_limit:
         return Blocks(sizes.num_tokens, sizes.vocab)
     # The largest that leaves room for the logit gradients of all tokens, if it is a good one.
-    beside = _fitting(memory_limit, lambda tokens: _held_bytes(sizes, tokens, sizes.num_tokens, False)) // _TILE * _TILE
+    beside = (
+        _fitting(memory_limit, lambda tokens: _held_bytes(sizes, tokens, sizes.num_tokens, False))
+        // TOKEN_TILE
+        * TOKEN_TILE
+    )
     if beside >= _GOOD_TOKEN_BLOCK:
         return Blocks(beside, sizes.vocab, _group(sizes, memory_limit, beside))
     groups = {size: _group(sizes, memory_limit, size) for size in (*_TOKEN_BLOCKS, max(beside, _TOKEN_BLOCKS[-1]))}
@@ -106,7 +114,7 @@ def choose_blocks(
         tokens = max(good) if good else max(held, key=lambda size: (held[size], size))
         return Blocks(tokens, sizes.vocab, groups[tokens])
     fitting = _fitting(memory_limit, lambda vocab: vocab_block_bytes(sizes, vocab))
-    return Blocks(sizes.num_tokens, min(max(fitting // _TILE, 1) * _TILE, sizes.vocab))
+    return Blocks(sizes.num_tokens, min(max(fitting // TOKEN_TILE, 1) * TOKEN_TILE, sizes.vocab))
 
 
 def _group(sizes: Sizes, memory_limit: int, tokens: int) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.terms import divergence_family
@@ -33,7 +34,8 @@ def early_power(objective: Objective) -> float | None:
 def partial_lse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Maximum and sum of exp(logits - maximum) over the last axis; all of them may be -inf."""
     top = jnp.maximum(jnp.max(logits, axis=-1), ABSENT)
-    return top, jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
+    shift = lax.broadcast_in_dim(top, logits.shape, tuple(range(top.ndim)))
+    return top, jnp.sum(jnp.exp(logits - shift), axis=-1)
 
 
 def total_lse(tops: jax.Array, sums: jax.Array) -> jax.Array:

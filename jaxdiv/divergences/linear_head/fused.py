@@ -37,6 +37,28 @@ from jaxdiv.divergences.linear_head.terms import category_terms, rough_slope
 
 _SEGMENT = 2048  # logits per program
 _NUM_WARPS = 4
+TILE = 128  # categories that packed logits are relative within
+SHIFT = 3.0  # a float16 is finest around 0: the categories that count are from 7 below the largest on
+
+
+class FloatLogits(NamedTuple):
+    """``[tokens, width]`` float32 each; columns from the vocabulary's size on are padding."""
+
+    p: jax.Array
+    q: jax.Array
+
+
+class PackedLogits(NamedTuple):
+    """Logits over the temperature in four bytes a pair, by tiles of `TILE` categories.
+
+    Each is taken relative to the largest of its row in its tile. ``p`` is ``[tokens, categories]`` float16, raised by
+    `SHIFT`; ``difference`` is q's minus p's, float16. ``parts`` is ``[parts, tiles, tokens]`` float32: `partial_lse` of
+    p and of q, then what `early_parts` gives.
+    """
+
+    p: jax.Array
+    difference: jax.Array
+    parts: jax.Array
 
 
 class GradientBuffers(NamedTuple):
@@ -48,8 +70,7 @@ class GradientBuffers(NamedTuple):
 
 def fused_rows(
     objective: Objective,
-    p_logits: jax.Array,
-    q_logits: jax.Array,
+    logits: FloatLogits | PackedLogits,
     weights: jax.Array,
     labels: jax.Array | None,
     vocab_size: int,
@@ -60,12 +81,11 @@ def fused_rows(
     segment: int = _SEGMENT,
     interpret: bool = False,
 ) -> tuple[jax.Array, GradientBuffers]:
-    """Losses and weighted logit gradients of `rows`, from float32 logits.
+    """Losses and weighted logit gradients of `rows`.
 
     Args:
         objective: what is computed per token.
-        p_logits: ``[tokens, width_p]`` float32; columns from ``vocab_size`` on are padding.
-        q_logits: ``[tokens, width_q]`` float32.
+        logits: of p and q, in one of two forms.
         weights: ``[tokens]`` float32.
         labels: ``[tokens]`` integers, or None.
         vocab_size: the columns that exist for both.
@@ -79,16 +99,17 @@ def fused_rows(
         ``(loss [tokens] float32, buffers)``.
     """
     both = objective.differentiate_p
-    width = max(q_logits.shape[1], p_logits.shape[1] if both else 0)
-    grid = (q_logits.shape[0], pl.cdiv(width, segment))
+    width = max(x.shape[-1] for x in buffers if x is not None)
+    grid = (len(weights), pl.cdiv(width, segment))
+    packed = isinstance(logits, PackedLogits)
+    # Packed ones are over the temperature already.
+    inside = objective._replace(temperature=1.0) if packed else objective
+    columns = _Columns(segment, vocab_size, packed)
     rows_by_segments = jax.ShapeDtypeStruct(grid, jnp.float32)
     has_labels = bool(objective.label_weight)
 
     def run(kernel: Callable[..., None], outputs: list, *arrays: jax.Array, aliases: dict | None = None) -> list:
-        inputs = (p_logits, q_logits, *arrays)
-        bound = functools.partial(
-            kernel, objective=objective, columns=_Columns(segment, vocab_size), zeros=zeros, num_arrays=len(arrays)
-        )
+        bound = functools.partial(kernel, objective=inside, columns=columns, zeros=zeros, num_arrays=len(arrays))
         params = plgpu.CompilerParams(num_warps=_NUM_WARPS, num_stages=1)
         return pl.pallas_call(
             bound,
@@ -98,11 +119,14 @@ def fused_rows(
             compiler_params=None if interpret else params,
             interpret=interpret,
             name="linear_head" + kernel.__name__,
-        )(*inputs)
+        )(*logits, *arrays)
 
     num_lses, num_early = _num_partitions(objective), num_early_parts(objective)
-    num_lost = (sum(_infinite_limits(objective)) if zeros else 0) + (_growth(objective) > 0.0)
-    parts = run(_partition_kernel, [rows_by_segments] * (2 * num_lses + num_early + num_lost))
+    num_lost = (sum(_infinite_limits(objective)) if zeros else 0) + can_overflow(objective)
+    if packed:
+        parts = [x.T for x in logits.parts]
+    else:
+        parts = run(_partition_kernel, [rows_by_segments] * (2 * num_lses + num_early + num_lost))
     lses = [total_lse(*parts[2 * i : 2 * i + 2]) for i in range(num_lses)]
     early, lost_parts = parts[2 * num_lses : 2 * num_lses + num_early], parts[2 * num_lses + num_early :]
     lost = _is_lost(objective, lost_parts, lses[0], lses[1], zeros)
@@ -130,7 +154,8 @@ def fused_rows(
     arrays = [*written, jnp.asarray(block, jnp.int32).reshape(1), *per_row]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in written]
     late = [rows_by_segments] * (1 + has_labels)
-    outputs = run(_gradient_kernel, [*shapes, *late], *arrays, aliases={2 + i: i for i in range(len(written))})
+    aliases = {len(logits) + i: i for i in range(len(written))}
+    outputs = run(_gradient_kernel, [*shapes, *late], *arrays, aliases=aliases)
     late_sums = [x.sum(-1) for x in outputs[len(written) :]]
     row_sums = RowSums(late_sums[0], slope_q, slope_p if both else None, late_sums[1] if has_labels else None)
     buffers = GradientBuffers(outputs[0], outputs[1] if both else None)
@@ -138,17 +163,36 @@ def fused_rows(
 
 
 class _Columns:
-    """The part of the vocabulary that a program works on."""
+    """The part of the vocabulary that a program works on, of logits in float32 or packed."""
 
-    def __init__(self, segment: int, vocab_size: int):
-        self.segment, self.vocab_size = segment, vocab_size
+    def __init__(self, segment: int, vocab_size: int, packed: bool):
+        self.segment, self.vocab_size, self.packed = segment, vocab_size, packed
 
-    def load(self, ref):
-        """(row, slice, column numbers, logits) of this program."""
+    def split(self, refs):
+        """Those of the logits, and the others."""
+        count = 3 if self.packed else 2
+        return refs[:count], refs[count:]
+
+    def load(self, refs):
+        """(row, column numbers, logits of p, logits of q) of this program, packed ones a tile to a line."""
         row, start = pl.program_id(0), pl.program_id(1) * self.segment
         numbers = start + jnp.arange(self.segment, dtype=jnp.int32)
-        here = pl.ds(start, self.segment)
-        return row, here, numbers, plgpu.load(ref.at[row, here], mask=numbers < self.vocab_size, other=ABSENT)
+        if not self.packed:
+            exists = numbers < self.vocab_size
+            logits = (plgpu.load(ref.at[row, numbers], mask=exists, other=ABSENT) for ref in refs)
+            return row, numbers, *logits
+        p_ref, difference_ref, parts_ref = refs
+        numbers = numbers.reshape(-1, TILE)
+        tiles = start // TILE + jnp.arange(self.segment // TILE, dtype=jnp.int32)
+        top_p, top_q = (
+            plgpu.load(parts_ref.at[i, tiles, row], mask=tiles < parts_ref.shape[1], other=ABSENT) for i in (0, 2)
+        )
+        p, difference = (
+            plgpu.load(ref.at[row, numbers], mask=numbers < self.vocab_size, other=0.0).astype(jnp.float32)
+            for ref in (p_ref, difference_ref)
+        )
+        p = (top_p - SHIFT)[:, None] + p
+        return row, numbers, p, (top_q - top_p)[:, None] + (p + difference)
 
 
 def _num_partitions(objective: Objective) -> int:
@@ -172,6 +216,11 @@ def _growth(objective: Objective) -> float:
     return 0.0 if a is None or objective.renyi is not None else max(a - 1.0, -a, 0.0)
 
 
+def can_overflow(objective: Objective) -> bool:
+    """Whether tokens without any probability 0 can have a divergence beyond every float."""
+    return _growth(objective) > 0.0
+
+
 def _lost_parts(objective: Objective, p: jax.Array, q: jax.Array, real: jax.Array, zeros: bool) -> list[jax.Array]:
     """What `_is_lost` judges a segment by: largest logits of categories that only one side has, largest log-ratio."""
     parts = []
@@ -179,7 +228,7 @@ def _lost_parts(objective: Objective, p: jax.Array, q: jax.Array, real: jax.Arra
         sides = zip(_infinite_limits(objective), ((p, q), (q, p)), strict=True)
         parts = [jnp.max(jnp.where(b == -jnp.inf, a, ABSENT)) for infinite, (a, b) in sides if infinite]
         real &= jnp.minimum(p, q) > -jnp.inf
-    if _growth(objective) > 0.0:
+    if can_overflow(objective):
         a, b = (p, q) if early_power(objective) > 1.0 else (q, p)
         parts.append(jnp.max(jnp.where(real, a - b, ABSENT)))
     return parts
@@ -193,7 +242,7 @@ def _is_lost(
     A category that one side lacks does where the other has more than 0 of it, a power where it overflows.
     """
     lost, parts = jnp.zeros(lse_p.shape, bool), [part.max(-1) for part in parts]
-    if _growth(objective) > 0.0:
+    if can_overflow(objective):
         shift = lse_p - lse_q if early_power(objective) > 1.0 else lse_q - lse_p
         lost |= jnp.isinf(jnp.exp(_growth(objective) * (parts.pop() - shift)))
     sides = [lse for lse, infinite in zip((lse_p, lse_q), _infinite_limits(objective), strict=True) if infinite]
@@ -203,10 +252,10 @@ def _is_lost(
     return lost
 
 
-def _partition_kernel(p_ref, q_ref, *out_refs, objective, columns, zeros, num_arrays):
+def _partition_kernel(*refs, objective, columns, zeros, num_arrays):
     del num_arrays
-    row, _, numbers, p_logits = columns.load(p_ref)
-    q_logits = columns.load(q_ref)[-1]
+    logit_refs, out_refs = columns.split(refs)
+    row, numbers, p_logits, q_logits = columns.load(logit_refs)
     scale = 1.0 / objective.temperature
     p, q = scale * p_logits, scale * q_logits
     parts = [*partial_lse(p), *partial_lse(q)]
@@ -222,25 +271,25 @@ def _log_probs(objective, logits, lse_ref, row):
     return logits * (1.0 / objective.temperature) - lse_ref[row]
 
 
-def _sums_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
+def _sums_kernel(*refs, objective, columns, zeros, num_arrays):
+    logit_refs, refs = columns.split(refs)
     row_refs, out_refs = refs[:num_arrays], refs[num_arrays:]
-    row, _, _, p_logits = columns.load(p_ref)
-    q_logits = columns.load(q_ref)[-1]
+    row, _, p_logits, q_logits = columns.load(logit_refs)
     log_p = _log_probs(objective, p_logits, row_refs[0], row)
     log_q = _log_probs(objective, q_logits, row_refs[1], row)
     parts = [rough_slope(objective.divergence, log_p, log_q, zeros)]
     if objective.differentiate_p:
         parts.append(rough_slope(objective.divergence.reversed(), log_q, log_p, zeros))
     for ref, part in zip(out_refs, parts, strict=True):
-        ref[row, pl.program_id(1)] = jnp.sum(part, axis=0)
+        ref[row, pl.program_id(1)] = jnp.sum(part)
 
 
-def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays):
+def _gradient_kernel(*refs, objective, columns, zeros, num_arrays):
     both = objective.differentiate_p
+    logit_refs, refs = columns.split(refs)
     inputs, out_refs = refs[1 + both : num_arrays], refs[num_arrays:]
     block_ref, *row_refs = inputs
-    row, here, numbers, p_logits = columns.load(p_ref)
-    q_logits = columns.load(q_ref)[-1]
+    row, numbers, p_logits, q_logits = columns.load(logit_refs)
     num_lses = _num_partitions(objective)
     label_ref, weight_ref, factor_ref, *slope_refs = row_refs[num_lses:]
     log_p = _log_probs(objective, p_logits, row_refs[0], row)
@@ -254,7 +303,7 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays)
 
     def store(ref, grad):
         grad = jnp.where(real, grad, 0.0).astype(ref.dtype)
-        plgpu.store(ref.at[block_ref[0], row, here], grad, mask=numbers < ref.shape[2])
+        plgpu.store(ref.at[block_ref[0], row, numbers], grad, mask=numbers < ref.shape[2])
 
     terms = category_terms(objective.divergence, log_p, log_q, zeros)
     grad = terms.slope - terms.q * slope_refs[0][row]
@@ -268,6 +317,6 @@ def _gradient_kernel(p_ref, q_ref, *refs, objective, columns, zeros, num_arrays)
         grad = dual.slope - dual.q * slope_refs[1][row]
         store(out_refs[1], factor * (grad if far is None else jnp.where(far, far_grads[1], grad)))
     value_ref, *label_refs = out_refs[1 + both :]
-    value_ref[row, pl.program_id(1)] = jnp.sum(terms.value, axis=0)
+    value_ref[row, pl.program_id(1)] = jnp.sum(terms.value)
     for ref in label_refs:
-        ref[row, pl.program_id(1)] = jnp.sum(jnp.where(numbers == label_ref[row], q_logits, 0.0), axis=0)
+        ref[row, pl.program_id(1)] = jnp.sum(jnp.where(numbers == label_ref[row], q_logits, 0.0))

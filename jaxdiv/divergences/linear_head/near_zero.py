@@ -1,6 +1,6 @@
-"""Functions of s <= 0 that vanish at 0, to their own rounding: polynomials near 0, where formulas would cancel.
+"""Functions of a log-ratio that vanish where it does, to their own rounding: polynomials near 0, where formulas cancel.
 
-A GPU evaluates eight multiply-adds faster than the expm1 and log1p that would do the same.
+A GPU evaluates ten multiply-adds faster than the expm1 and log1p that would do the same.
 """
 
 import functools
@@ -12,43 +12,40 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-START = -1.0
-"""The polynomials hold from here to 0."""
+REACH = 1.0
+"""The polynomials hold from -1 to 1."""
 
 
 @functools.lru_cache
 def coefficients(fn: Callable[..., np.ndarray], arguments: tuple[float, ...], order: int, degree: int) -> tuple:
-    """Of the polynomial in t = 2 s + 1 that interpolates fn(s, *arguments) / s^order at Chebyshev points.
+    """Of F / rho^order, where F is fn(rho, *arguments) for order 1 and its integral from 0 for order 2.
 
-    >>> table = coefficients(lambda s: s + s**2, (), 1, 2)  # 1 + s = 0.5 + 0.5 t
-    >>> [round(c, 12) + 0.0 for c in table]
-    [0.5, 0.5, 0.0]
+    The polynomial of fn / rho goes through its values at Chebyshev points. An integral's coefficients follow from it,
+    where values of the integral itself would be small differences.
+
+    >>> [round(c, 12) + 0.0 for c in coefficients(lambda rho: rho + rho**2, (), 1, 2)]
+    [1.0, 1.0, 0.0]
+    >>> [round(c, 12) + 0.0 for c in coefficients(lambda rho: 2.0 * rho, (), 2, 2)]
+    [1.0, 0.0, 0.0]
     """
-    t = chebyshev.chebpts1(degree + 1)
-    s = (t - 1.0) / 2.0
-    table = chebyshev.cheb2poly(chebyshev.chebfit(t, fn(s, *arguments) / s**order, degree))
+    points = chebyshev.chebpts1(degree + 2 - degree % 2)  # an even number: none is 0
+    table = chebyshev.cheb2poly(chebyshev.chebfit(points, fn(points, *arguments) / points, degree))
     # numpy drops leading coefficients that are exactly zero.
-    return tuple(float(c) for c in np.pad(table, (0, degree + 1 - len(table))))
+    table = np.pad(table, (0, degree + 1 - len(table)))
+    return tuple(float(c) for c in (table if order == 1 else table / (2.0 + np.arange(degree + 1))))
 
 
-def near_zero(
-    fn: Callable[..., np.ndarray], order: int, s: jax.Array, above: Any, high: tuple[float, ...], low: tuple[float, ...]
-) -> jax.Array:
-    """fn(s, *high) where ``above`` and fn(s, *low) elsewhere, for s in [START, 0] (whatever is below START is wrong).
+def near_zero(fn: Callable[..., np.ndarray], order: int, rho: jax.Array, *arguments: float) -> jax.Array:
+    """F at ``rho`` in [-`REACH`, `REACH`] (whatever is outside is wrong), in its dtype.
 
     Args:
-        fn: a numpy function that vanishes at 0 like s^order, analytic within 3 of [START, 0].
-        order: 1 or 2.
-        s: float32 or float64, at most 0.
-        above: boolean array.
-        high: arguments of fn where ``above``.
-        low: arguments elsewhere.
+        fn: a numpy function that vanishes at 0, analytic within 3 of the interval.
+        order: 1 for fn itself, 2 for its integral from 0.
+        rho: float32 or float64.
+        *arguments: further ones of fn, static.
     """
-    degree = 17 if s.dtype == jnp.float64 else 7
-    tables = coefficients(fn, high, order, degree), coefficients(fn, low, order, degree)
-    s = jnp.maximum(s, START)
-    t = 2.0 * s + 1.0
-    total: Any = 0.0
-    for a, b in zip(*map(reversed, tables), strict=True):
-        total = total * t + (a if a == b else jnp.where(above, a, b))
-    return total * (s if order == 1 else s * s)
+    table = coefficients(fn, arguments, order, 21 if rho.dtype == jnp.float64 else 9)
+    total: Any = table[-1]
+    for c in table[-2::-1]:
+        total = total * rho + c
+    return total * (rho if order == 1 else rho * rho)

@@ -1,5 +1,6 @@
 """The loss and its gradients block by block: hidden states times heads in, no array of all logits ever made."""
 
+import enum
 from typing import NamedTuple, cast
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv.divergences.linear_head import rows
-from jaxdiv.divergences.linear_head.blocks import Blocks
+from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE, Blocks
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
 from jaxdiv.numerics import vary_as
 
@@ -22,13 +23,21 @@ class Side(NamedTuple):
     bias: jax.Array | None
 
 
+class Kernels(enum.Enum):
+    """What turns hidden states into losses and logit gradients."""
+
+    XLA = "products and rows by XLA"
+    ROWS = "products by XLA, rows by the kernels of `fused`"
+    PACKED = "products by the kernel of `hopper`, rows by those of `fused`"
+
+
 class Plan(NamedTuple):
     """What to compute and how; hashable, static under jit."""
 
     objective: Objective
     blocks: Blocks
     vocab_size: int
-    fused: bool
+    kernels: Kernels
 
 
 class Problem(NamedTuple):
@@ -49,6 +58,17 @@ class Gradients(NamedTuple):
 def can_fuse(*dtypes: jnp.dtype) -> bool:
     """Whether the kernels of `fused` run here: logits in float32, and the one device of the process a GPU."""
     return jnp.float64 not in dtypes and jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
+def fastest_kernels(objective: Objective, problem: Problem, vocab_size: int) -> Kernels:
+    """Those for a GPU."""
+    from jaxdiv.divergences.linear_head.hopper import can_pack  # Pallas: half a second that few need
+
+    p, q = problem.p, problem.q
+    if p.bias is not None or q.bias is not None:
+        return Kernels.ROWS
+    packs = can_pack(objective, vocab_size, (p.hidden, p.head, q.hidden, q.head))
+    return Kernels.PACKED if packs else Kernels.ROWS
 
 
 def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int], output: jnp.dtype | None = None) -> jax.Array:
@@ -103,9 +123,17 @@ def _padded(grad: jax.Array, side: Side) -> jax.Array:
 
 def _fused_gradients(plan: Plan, problem: Problem, hidden: tuple, labels, weights) -> tuple[jax.Array, tuple]:
     """`_whole_rows` of every block in turn, by the GPU kernels, which write into one array for all blocks."""
-    from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows  # Pallas: half a second that few need
+    # Pallas: half a second that few need.
+    from jaxdiv.divergences.linear_head.fused import FloatLogits, GradientBuffers, PackedLogits, fused_rows
+    from jaxdiv.divergences.linear_head.hopper import packed_logits
 
     zeros = problem.p.bias is not None or problem.q.bias is not None
+
+    def logits_of(p: Side, q: Side) -> FloatLogits | PackedLogits:
+        if plan.kernels != Kernels.PACKED:
+            return FloatLogits(_logits(p), _logits(q))
+        num_programs = jax.devices()[0].core_count
+        return packed_logits(p.hidden, p.head, q.hidden, q.head, objective=plan.objective, num_programs=num_programs)
 
     def buffer(side: Side) -> jax.Array:
         return lax.empty((*weights.shape, side.head.shape[0]), _compute_dtype(side))
@@ -114,9 +142,8 @@ def _fused_gradients(plan: Plan, problem: Problem, hidden: tuple, labels, weight
         (buffers, before), (index, p_hidden, q_hidden, block_labels, block_weights) = carry, block
         # Nothing else keeps the logits of all blocks from being made first.
         (p_hidden, q_hidden), _ = lax.optimization_barrier(((p_hidden, q_hidden), before))
-        p_logits = _logits(problem.p._replace(hidden=p_hidden))
-        q_logits = _logits(problem.q._replace(hidden=q_hidden))
-        rows_of = (p_logits, q_logits, block_weights, block_labels)
+        logits = logits_of(problem.p._replace(hidden=p_hidden), problem.q._replace(hidden=q_hidden))
+        rows_of = (logits, block_weights, block_labels)
         loss, buffers = fused_rows(plan.objective, *rows_of, plan.vocab_size, buffers, index, zeros=zeros)
         return (buffers, loss), loss
 
@@ -136,7 +163,7 @@ def _group(
     With ``last`` nothing will be added to the head's gradient, so that the products need no float32 (but for float16's
     range).
     """
-    if plan.fused:
+    if plan.kernels != Kernels.XLA:
         losses, grads = _fused_gradients(plan, problem, hidden, labels, weights)
     else:
 
@@ -157,14 +184,14 @@ def _group(
     return losses, Gradients(p, products(problem.q, hidden[1], grads[0]))
 
 
-def _split_tokens(x: jax.Array, num_groups: int, num_blocks: int, strided: bool) -> jax.Array:
-    """``[tokens, ...]`` to ``[groups, blocks, block, ...]``, padded with zeros.
+def _split_tokens(x: jax.Array, num_groups: int, num_blocks: int, multiple: int, strided: bool) -> jax.Array:
+    """``[tokens, ...]`` to ``[groups, blocks, block, ...]``, padded with zeros, blocks multiples of ``multiple``.
 
     Strided, block i of all of them holds the tokens i mod the number of blocks, so that tokens sharded over devices
     leave a share of every block on each of them. On one device that would only cost a copy.
     """
     total = num_groups * num_blocks
-    padded = jnp.pad(x, [(0, -x.shape[0] % total)] + [(0, 0)] * (x.ndim - 1))
+    padded = jnp.pad(x, [(0, -x.shape[0] % (total * multiple))] + [(0, 0)] * (x.ndim - 1))
     if strided:
         padded = jnp.moveaxis(padded.reshape(-1, total, *x.shape[1:]), 1, 0)
     return padded.reshape(num_groups, num_blocks, -1, *x.shape[1:])
@@ -181,9 +208,9 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
     num_tokens = problem.q.hidden.shape[0]
     num_blocks = min(plan.blocks.group, -(-num_tokens // plan.blocks.tokens))
     num_groups = -(-num_tokens // (plan.blocks.tokens * num_blocks))
-    strided = not plan.fused
+    strided, multiple = plan.kernels == Kernels.XLA, TOKEN_TILE if plan.kernels == Kernels.PACKED else 1
     per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
-    groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks, strided), per_token)
+    groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks, multiple, strided), per_token)
     if weights is None:
         blocks = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups[:3])
 

@@ -1,8 +1,8 @@
 """What one category adds to an f-divergence and to its logits gradient, cheap enough for a vocabulary of 100,000.
 
-With base = max(p, q) and s = -|log p - log q| nothing overflows, and one of p, q is base and the other base * e^s, so
-that the powers and Jensen-Shannon need two to four exponentials or logarithms per category where the record's general
-formulas need eight. Every other divergence goes through its record.
+The powers and Jensen-Shannon need two to four exponentials or logarithms per category where the record's general
+formulas need eight; near p = q, where they would be small differences, polynomials in rho = log p - log q. Every other
+divergence goes through its record.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,6 @@ from jaxdiv.divergences import generators, mixtures, record
 from jaxdiv.divergences.linear_head import near_zero
 from jaxdiv.divergences.record import FDivergence, Formula
 
-# e^s is 0 in float32 and float64 from here on; only terms linear in s still move, and -inf has its own constants.
-_FAR = -1e4
 # Closer than this to the ends of their families the cheap forms divide a difference by a small number.
 _POWER_MARGIN = 0.1
 _MIXTURE_MARGIN = 0.01
@@ -50,32 +48,28 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     >>> round(float(terms.value[0]), 6), round(float(terms.slope[0]), 6)  # 0.75 log 3 - 0.5 and q - p
     (0.323959, -0.5)
     """
-    above = log_p > log_q
-    top = jnp.maximum(log_p, log_q)
-    base = jnp.exp(top)
-    exact_s = s = -jnp.abs(log_p - log_q)
+    rho = log_p - log_q
     if zeros:
-        exact_s = jnp.where(top == -jnp.inf, 0.0, exact_s)
-        s = jnp.maximum(exact_s, _FAR)
-    ratio = jnp.exp(s)  # the smaller over the larger
-    q = jnp.where(above, base * ratio, base)
+        rho = jnp.where(jnp.maximum(log_p, log_q) == -jnp.inf, 0.0, rho)
+    q = jnp.exp(log_q)
     family, parameter, factor = divergence_family(divergence)
     if family == "power":
-        value, slope = _power(parameter, above, s, ratio)
+        value, slope = _power(parameter, log_p, log_q, rho, q)
     elif family == "jensen_shannon":
-        value, slope = _jensen_shannon(parameter, above, s, ratio)
+        value, slope = _jensen_shannon(parameter, log_p, rho, q)
     else:
-        value, slope = _general(divergence, above, exact_s)
+        value, slope = _general(divergence, log_p, log_q, rho)
+    if factor != 1.0:
+        value, slope = factor * value, factor * slope
     if not zeros:
-        scaled = base if factor == 1.0 else factor * base
-        return Terms(scaled * value, scaled * slope, q)
+        return Terms(value, slope, q)
     # Where one of the two vanishes the limits are constants of the record (and 0 * inf must not arise).
-    one_is_zero = exact_s == -jnp.inf
-    edge = jnp.where(above, divergence.dual_at_zero, divergence.at_zero)
-    value = jnp.where(one_is_zero, edge, factor * value)
-    slope = jnp.where(one_is_zero, jnp.where(above, 0.0, divergence.at_zero), factor * slope)
+    base = jnp.exp(jnp.maximum(log_p, log_q))
+    one_is_zero = jnp.isinf(rho)
+    value = jnp.where(one_is_zero, base * jnp.where(rho > 0.0, divergence.dual_at_zero, divergence.at_zero), value)
+    slope = jnp.where(one_is_zero, jnp.where(rho > 0.0, 0.0, base * divergence.at_zero), slope)
     present = base > 0.0
-    return Terms(jnp.where(present, base * value, 0.0), jnp.where(present, base * slope, 0.0), q)
+    return Terms(jnp.where(present, value, 0.0), jnp.where(present, slope, 0.0), q)
 
 
 def rough_slope(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, zeros: bool = True) -> jax.Array:
@@ -110,65 +104,59 @@ def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
     return "general", 0.0, 1.0
 
 
-# Each returns value and slope in units of base; `ratio` is e^s and `above` says p > q. The functions `_near_*` are the
-# same formulas in numpy's float64, from which polynomials for s near 0 are made.
+# Each returns value and slope; the functions `_..._score` and `_log_mixture` are in numpy's float64, from which the
+# polynomials near rho = 0 are made. There p and q are e^rho q and q, and a value is q times the integral of its score.
 
 
-def _power(a: float, above: jax.Array, s: jax.Array, ratio: jax.Array) -> _Pair:
-    """F = (r^a - a r - (1 - a)) / (a (a - 1)), slope (1 - r^a) / a; where p > q at 1 / r, with the power 1 - a."""
-    near = s > near_zero.START
-    value = near_zero.near_zero(_near_power, 2, s, above, (1.0 - a,), (a,))
-    slope = near_zero.near_zero(_near_power_slope, 1, s, above, (a, 1.0), (a, 0.0))
-    if a in (0.0, 1.0):
-        rest = ratio - 1.0
-        falls, grows = s * ratio - rest, rest - s  # KL's and reverse KL's generator at e^s
-        if a == 1.0:
-            far = jnp.where(above, grows, falls), jnp.where(above, rest, -rest)
-        else:
-            far = jnp.where(above, falls, grows), jnp.where(above, s * ratio, -s)
+def _power(a: float, log_p: jax.Array, log_q: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
+    """F = (r^a - a r - (1 - a)) / (a (a - 1)), slope (1 - r^a) / a."""
+    near, p = jnp.abs(rho) < near_zero.REACH, jnp.exp(log_p)
+    value = q * near_zero.near_zero(_power_score, 2, rho, a)
+    if a == 0.0:
+        return jnp.where(near, value, p - q * (1.0 + rho)), -q * rho
+    slope = q * near_zero.near_zero(_power_slope, 1, rho, a)
+    if a == 1.0:
+        far = p * (rho - 1.0) + q, q - p
     else:
-        powers = jnp.exp(a * s), jnp.exp((1.0 - a) * s)
-        c = jnp.where(above, 1.0 - a, a)
-        power = jnp.where(above, powers[1], powers[0])
-        far = (power - 1.0 - c * (ratio - 1.0)) / (a * (a - 1.0)), jnp.where(above, ratio - power, 1.0 - power) / a
+        mixed = jnp.exp(a * log_p + (1.0 - a) * log_q)
+        far = (mixed - a * p - (1.0 - a) * q) / (a * (a - 1.0)), (q - mixed) / a
     return jnp.where(near, value, far[0]), jnp.where(near, slope, far[1])
 
 
-def _near_power(s: np.ndarray, c: float) -> np.ndarray:
-    if c == 1.0:
-        return s * np.exp(s) - np.expm1(s)
-    return np.expm1(s) - s if c == 0.0 else (np.expm1(c * s) - c * np.expm1(s)) / (c * (c - 1.0))
+def _power_score(rho: np.ndarray, a: float) -> np.ndarray:
+    """The derivative of F(e^rho) in rho, e^rho (e^((a - 1) rho) - 1) / (a - 1)."""
+    return np.exp(rho) * (rho if a == 1.0 else np.expm1((a - 1.0) * rho) / (a - 1.0))
 
 
-def _near_power_slope(s: np.ndarray, a: float, above: float) -> np.ndarray:
-    slope = -s if a == 0.0 else -np.expm1(a * s) / a
-    return -np.exp((1.0 - a) * s) * slope if above else slope
+def _power_slope(rho: np.ndarray, a: float) -> np.ndarray:
+    return -np.expm1(a * rho) / a
 
 
-def _jensen_shannon(pi: float, above: jax.Array, s: jax.Array, ratio: jax.Array) -> _Pair:
+def _jensen_shannon(pi: float, log_p: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
     """F = pi r log r - m log m with m = pi r + 1 - pi, and f - r f' = -(1 - pi) log m."""
-    near = s > near_zero.START
-    c = jnp.where(above, 1.0 - pi, pi)
-    m = jnp.where(above, pi, 1.0 - pi) + c * ratio  # the mixture over the larger of p and q
-    log_m = jnp.log(m)
-    value = jnp.where(
-        near, near_zero.near_zero(_near_mixture_value, 2, s, above, (1.0 - pi,), (pi,)), c * s * ratio - m * log_m
-    )
-    log_m = jnp.where(near, near_zero.near_zero(_near_log_mixture, 1, s, above, (1.0 - pi,), (pi,)), log_m)
-    return value, -(1.0 - pi) * jnp.where(above, ratio * (log_m - s), log_m)
+    near, above = jnp.abs(rho) < near_zero.REACH, jnp.maximum(rho, 0.0)
+    ratio = jnp.exp(-jnp.abs(rho))  # the smaller of p and q over the larger
+    # Of the mixture over the larger of the two.
+    log_m = jnp.log(jnp.where(rho > 0.0, pi + (1.0 - pi) * ratio, (1.0 - pi) + pi * ratio))
+    log_m_over_q = jnp.where(near, near_zero.near_zero(_log_mixture, 1, rho, pi), log_m + above)
+    slope = -(1.0 - pi) * q * log_m_over_q
+    far = pi * jnp.exp(log_p) * ((rho - above) - log_m) + slope
+    return jnp.where(near, q * near_zero.near_zero(_mixture_score, 2, rho, pi), far), slope
 
 
-def _near_log_mixture(s: np.ndarray, c: float) -> np.ndarray:
-    return np.log1p(c * np.expm1(s))
+def _log_mixture(rho: np.ndarray, pi: float) -> np.ndarray:
+    return np.log1p(pi * np.expm1(rho))
 
 
-def _near_mixture_value(s: np.ndarray, c: float) -> np.ndarray:
-    return c * s * np.exp(s) - (1.0 + c * np.expm1(s)) * _near_log_mixture(s, c)
+def _mixture_score(rho: np.ndarray, pi: float) -> np.ndarray:
+    """The derivative of F(e^rho) in rho, pi r log(r / m)."""
+    return pi * np.exp(rho) * (rho - _log_mixture(rho, pi))
 
 
-def _general(divergence: FDivergence, above: jax.Array, s: jax.Array) -> _Pair:
-    """From the record: q f = q phi(s), and p phi_dual(s) where p > q; there f/r - f' = phi_dual(s) - f'(e^-s)."""
-    low, high = jnp.where(above, 0.0, s), jnp.where(above, s, 0.0)
+def _general(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, rho: jax.Array) -> _Pair:
+    """From the record: q f = q phi(rho), and p phi_dual(-rho) where p > q; there f/r - f' = phi_dual(-rho) - f'(r)."""
+    above, base = rho > 0.0, jnp.exp(jnp.maximum(log_p, log_q))
+    low, high = jnp.minimum(rho, 0.0), jnp.minimum(-rho, 0.0)
     dual = divergence.phi_dual(high)
     value = jnp.where(above, dual, divergence.phi(low))
-    return value, jnp.where(above, dual - divergence.link(-high), divergence.score(low))
+    return base * value, base * jnp.where(above, dual - divergence.link(-high), divergence.score(low))

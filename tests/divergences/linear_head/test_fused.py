@@ -18,7 +18,7 @@ from jaxdiv.divergences import (
 )
 from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head import rows
-from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows
+from jaxdiv.divergences.linear_head.fused import FloatLogits, GradientBuffers, fused_rows
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import can_fuse
 from tests.divergences.linear_head.cases import MEMBERS, name_of
@@ -46,7 +46,9 @@ def _fused(objective, p_logits, q_logits, weights, labels, vocab, dtype=jnp.floa
     """As `_by_rows`, through block 1 of buffers for three, whose others must stay as they are."""
     shapes = [(3, *q_logits.shape), (3, *p_logits.shape)][: 1 + objective.differentiate_p]
     buffers = GradientBuffers(*[jnp.full(shape, 7.0, dtype) for shape in shapes], *[None] * (2 - len(shapes)))
-    loss, buffers = fused_rows(objective, p_logits, q_logits, weights, labels, vocab, buffers, 1, **options)
+    loss, buffers = fused_rows(
+        objective, FloatLogits(p_logits, q_logits), weights, labels, vocab, buffers, 1, **options
+    )
     for buffer in buffers[: len(shapes)]:
         assert jnp.all(buffer[::2] == 7.0)
     return loss, buffers.q[1], None if buffers.p is None else buffers.p[1]
@@ -156,7 +158,7 @@ def test_lowers_for_cuda(objective):
     buffers = GradientBuffers(buffer, buffer if objective.differentiate_p else None)
 
     def run(p_logits, q_logits, weights, labels, buffers, block):
-        return fused_rows(objective, p_logits, q_logits, weights, labels, 20_000, buffers, block)
+        return fused_rows(objective, FloatLogits(p_logits, q_logits), weights, labels, 20_000, buffers, block)
 
     traced = jax.jit(run).trace(logits, logits, weights, labels, buffers, jax.ShapeDtypeStruct((), jnp.int32))
     lowered = traced.lower(lowering_platforms=("cuda",))

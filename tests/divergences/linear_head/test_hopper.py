@@ -1,0 +1,143 @@
+"""Packed logits: interpreted on the CPU where jax can, lowered for CUDA, and run on a GPU."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiv.divergences import alpha, jensen_shannon, kl, reverse_kl, skew_kl
+from jaxdiv.divergences.families import Renyi
+from jaxdiv.divergences.linear_head import linear_head_divergence, rows
+from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE
+from jaxdiv.divergences.linear_head.fused import GradientBuffers, fused_rows
+from jaxdiv.divergences.linear_head.hopper import can_pack, packed_logits
+from jaxdiv.divergences.linear_head.rows import Objective
+from jaxdiv.divergences.linear_head.sweep import _split_tokens
+
+# Interpreters of earlier versions have no transposed operand of a warpgroup's product.
+CAN_INTERPRET = jax.__version_info__ >= (0, 11)
+OBJECTIVES = [
+    Objective(kl()),
+    Objective(reverse_kl(), temperature=2.0, differentiate_p=True),
+    Objective(alpha(0.3), label_weight=0.3),
+    Objective(jensen_shannon(0.2)),
+    Objective(alpha(0.7), Renyi(0.7), temperature=1.5),
+]
+NAMES = [f"{o.divergence.name}-{i}" for i, o in enumerate(OBJECTIVES)]
+
+
+def arrays(tokens, vocab, p_width, q_width, dtype=jnp.bfloat16):
+    rng = np.random.default_rng(0)
+    shapes = ((tokens, p_width), (vocab, p_width), (tokens, q_width), (vocab, q_width))
+    scales = (1.0, 3.0 / np.sqrt(p_width), 1.0, 3.0 / np.sqrt(q_width))
+    return [jnp.asarray(s * rng.standard_normal(shape), dtype) for s, shape in zip(scales, shapes, strict=True)]
+
+
+def interpreted(*args, **options):
+    from jax.experimental.pallas import mosaic_gpu
+
+    return packed_logits(*args, **options, num_programs=2, interpret=mosaic_gpu.InterpretGPUParams())
+
+
+def float_logits(p_hidden, p_head, q_hidden, q_head):
+    wide = [np.asarray(x, np.float32) for x in (p_hidden, p_head, q_hidden, q_head)]
+    return wide[0] @ wide[1].T, wide[2] @ wide[3].T
+
+
+@pytest.mark.skipif(not CAN_INTERPRET, reason="this jax does not interpret the kernel")
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
+def test_interpreted(objective):
+    """Values and gradients of the rows in float32, but for two roundings to float16, less than one to bfloat16."""
+    args = arrays(128, 384, 192, 128)
+    labels = jnp.arange(128) if objective.label_weight else None
+    weights = jnp.asarray(np.random.default_rng(1).uniform(size=128), jnp.float32)
+    buffers = [jnp.full((3, 128, 384), 7.0) if used else None for used in (True, objective.differentiate_p)]
+    packed = interpreted(*args, objective=objective)
+    loss, buffers = fused_rows(
+        objective, packed, weights, labels, 384, GradientBuffers(*buffers), 1, zeros=False, interpret=True, segment=256
+    )
+    p, q = float_logits(*args)
+    statistics = rows.log_partition(objective, p, q)
+    sums = rows.row_sums(objective, statistics, p, q, labels)
+    np.testing.assert_allclose(loss, rows.losses(objective, statistics, sums), rtol=2e-3)
+    gradients = rows.logit_gradients(objective, statistics, sums, p, q, weights, labels)
+    for buffer, exact in zip(buffers, gradients, strict=True):
+        if exact is not None:
+            assert np.linalg.norm(buffer[1] - exact) < 2e-3 * np.linalg.norm(exact)
+            assert np.all(buffer[::2] == 7.0)
+
+
+@pytest.mark.skipif(not CAN_INTERPRET, reason="this jax does not interpret the kernel")
+def test_close_models_keep_the_digits_of_their_difference():
+    """Log-ratios of 0.01 among logits of 10: their rounding is relative to them, as that of their difference is."""
+    p_hidden, p_head, *_ = arrays(128, 128, 64, 64)
+    q_hidden = p_hidden.at[:, 0].multiply(1.0 + 2.0**-6)
+    packed = interpreted(p_hidden, p_head, q_hidden, p_head, objective=Objective(kl()))
+    p, q = float_logits(p_hidden, p_head, q_hidden, p_head)
+    exact = (q - q.max(-1, keepdims=True)) - (p - p.max(-1, keepdims=True))
+    assert 0.0 < np.abs(exact).max() < 0.1
+    np.testing.assert_allclose(packed.difference, exact, rtol=2.0**-11, atol=4e-6)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
+def test_lowers_for_cuda(objective):
+    run = functools.partial(packed_logits, objective=objective, num_programs=132)
+    lowered = jax.jit(run).trace(*arrays(256, 1024, 256, 128)).lower(lowering_platforms=("cuda",))
+    assert "mosaic_gpu" in lowered.as_text()
+
+
+def test_what_can_be_packed(monkeypatch):
+    class Hopper:
+        compute_capability = "9.0"
+
+    fits = arrays(128, 384, 192, 128)
+    assert not can_pack(OBJECTIVES[0], 384, fits) or jax.default_backend() == "gpu"
+    monkeypatch.setattr(jax, "devices", lambda: [Hopper])
+    assert all(can_pack(objective, 384, fits) for objective in OBJECTIVES)
+    assert can_pack(OBJECTIVES[0], 384, arrays(128, 384, 192, 128, jnp.float16))
+    assert not can_pack(OBJECTIVES[0], 300, fits)  # padding
+    assert not can_pack(OBJECTIVES[0], 384, arrays(128, 384, 200, 128))  # a width
+    assert not can_pack(OBJECTIVES[0], 384, arrays(128, 384, 192, 128, jnp.float32))
+    assert not can_pack(Objective(alpha(2.0)), 384, fits)  # whose values may overflow
+    assert not can_pack(Objective(kl(), temperature=2.0, label_weight=0.5), 384, fits)
+
+
+def test_blocks_of_tokens_are_whole_tiles():
+    hidden = jnp.ones((300, 4))
+    blocks = _split_tokens(hidden, 1, 3, TOKEN_TILE, False)
+    assert blocks.shape == (1, 3, 128, 4)
+    assert np.sum(blocks) == 300 * 4
+    assert _split_tokens(hidden, 1, 3, 1, False).shape == (1, 3, 100, 4)
+
+
+@pytest.mark.accelerator
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="compiled for NVIDIA GPUs")
+@pytest.mark.parametrize("vocab", [384, 32_000])
+@pytest.mark.parametrize("divergence", [kl(), reverse_kl(), jensen_shannon(0.3), alpha(0.3), skew_kl(0.2), Renyi(0.7)])
+def test_on_a_gpu(divergence, vocab):
+    """The public function with the kernels and without, gradients of both sides, ragged tokens."""
+    p_hidden, p_head, q_hidden, q_head = arrays(300, vocab, 512, 256)
+
+    def value(args, implementation):
+        p_hidden, p_head, q_hidden, q_head = args
+        return linear_head_divergence(
+            divergence,
+            p_hidden=p_hidden,
+            p_head=p_head,
+            q_hidden=q_hidden,
+            q_head=q_head,
+            differentiate_p=True,
+            token_block=100,
+            implementation=implementation,
+        )
+
+    def both(args, implementation):
+        return jax.jit(jax.value_and_grad(functools.partial(value, implementation=implementation)))(args)
+
+    args = (p_hidden, p_head, q_hidden, q_head)
+    got, exact = both(args, "pallas"), both([x.astype(jnp.float32) for x in args], "xla")
+    np.testing.assert_allclose(got[0], exact[0], rtol=1e-4)
+    for mine, right in zip(got[1], exact[1], strict=True):
+        assert np.linalg.norm(mine.astype(jnp.float32) - right) < 4e-3 * np.linalg.norm(right)
