@@ -2,8 +2,8 @@
 
 A program accumulates a tile of p's logits, writes them out rounded, and goes on from there to subtract q's, so that
 what a divergence looks at, log p - log q, is a float32 sum that is rounded once and relative to itself: close models
-lose nothing. Both log-sum-exps are those of the rounded p, so that its rounding cancels from every ratio. One warpgroup
-fetches, two multiply.
+lose nothing. Both log-sum-exps are those of the rounded logits: the probabilities sum to 1, as the small differences
+that gradients are rely on. One warpgroup fetches, two multiply.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE
-from jaxdiv.divergences.linear_head.early import early_parts, num_early_parts, partial_lse
+from jaxdiv.divergences.linear_head.early import early_parts, num_early_parts
 from jaxdiv.divergences.linear_head.fused import SHIFT, TILE, PackedLogits, can_overflow
 from jaxdiv.divergences.linear_head.rows import Objective
 
@@ -245,12 +245,13 @@ def _kernel(
             for i, smem, ratio in halves(log_ratio):
                 top_p = lax.broadcast_in_dim(tops[i], ratio.shape, (0,))
                 p = plgpu.load(smem, (), layout=plgpu.Layout.WGMMA).astype(jnp.float32) + (top_p - SHIFT)
-                q = p - ratio
-                parts = list(partial_lse(q))
-                top_q = lax.broadcast_in_dim(parts[0], q.shape, (0,))
+                parts = [jnp.max(p - ratio, axis=1)]
+                top_q = lax.broadcast_in_dim(parts[0], p.shape, (0,))
+                difference = jnp.clip((top_p - top_q) - ratio, -_LARGEST, _LARGEST).astype(jnp.float16)
+                smem[...] = difference
+                q = p + ((top_q - top_p) + difference.astype(jnp.float32))
+                parts.append(jnp.sum(jnp.exp(q - top_q), axis=1))
                 parts += early_parts(objective, p, q, top_p, top_q, zeros=False)
-                difference = jnp.clip((top_p - top_q) - ratio, -_LARGEST, _LARGEST)
-                smem[...] = difference.astype(jnp.float16)
                 for j, part in enumerate(parts):
                     parts_smem[warpgroup, i, 2 + j] = part
             send(difference_ref)
