@@ -83,7 +83,9 @@ def linear_head_divergence(
         token_block: tokens whose logits exist at a time, to choose by hand; a kernel may take up to 127 more.
         vocab_block: categories per block, instead.
         implementation: "xla", "pallas" (a GPU kernel; one device), or "auto": the kernel where it runs. Under
-            a mesh of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads.
+            a mesh of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads. On NVIDIA Hopper, with
+            arrays of 16 bits and no bias, the kernel rounds p's logits and the log-ratio to float16: losses are off by about
+            1e-4 of themselves, gradients by a little more than their own rounding (BENCHMARKS.md).
 
     Returns:
         float32 (float64 for float64 input): a scalar, or one number per token for "none". Gradients have the dtypes of
