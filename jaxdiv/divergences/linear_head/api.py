@@ -82,10 +82,11 @@ def linear_head_divergence(
         memory_limit: bytes of temporaries from which the block sizes follow.
         token_block: tokens whose logits exist at a time, to choose by hand; a kernel may take up to 127 more.
         vocab_block: categories per block, instead.
-        implementation: "xla", "pallas" (a GPU kernel; one device), or "auto": the kernel where it runs. Under
-            a mesh of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads. On NVIDIA Hopper, with
-            arrays of 16 bits and no bias, the kernel rounds p's logits and the log-ratio to float16: losses are off by about
-            1e-4 of themselves, gradients by a little more than their own rounding (BENCHMARKS.md).
+        implementation: "xla", "pallas" (GPU kernels; one device), or "auto": the kernels where they run. Under a mesh
+            of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads. On NVIDIA Hopper,
+            with arrays of 16 bits and no bias, p's logits and the log-ratios are rounded to float16: the loss of a
+            token by up to a thousandth of itself, their mean by a hundredth of that, gradients by about what their own
+            dtype rounds (BENCHMARKS.md).
 
     Returns:
         float32 (float64 for float64 input): a scalar, or one number per token for "none". Gradients have the dtypes of
