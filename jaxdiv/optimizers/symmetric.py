@@ -33,7 +33,7 @@ def gram_product(x: Array, *, kernels: Kernels = "auto") -> Array:
     [[5.0]]
     """
     tiles = _find_tiles(x, kernels)
-    return multiply(x, x.mT) if tiles is None else _lower(x, x, None, 1.0, 0.0, tiles)
+    return multiply(x, x.mT) if tiles is None else _lower(x, x, None, 1.0, 0.0, 0.0, tiles)
 
 
 def symmetric_product(
@@ -52,7 +52,7 @@ def symmetric_product(
     [[6.0]]
     """
     tiles = _find_tiles(x, kernels)
-    return multiply(x, y, beta=beta, addend=addend) if tiles is None else _lower(x, y, addend, 1.0, beta, tiles)
+    return multiply(x, y, beta=beta, addend=addend) if tiles is None else _lower(x, y, addend, 1.0, beta, 0.0, tiles)
 
 
 def symmetric_polynomial(gram: Array, *, b: float, c: float, a: float = 0.0, kernels: Kernels = "auto") -> Array:
@@ -68,15 +68,13 @@ def symmetric_polynomial(gram: Array, *, b: float, c: float, a: float = 0.0, ker
     >>> symmetric_polynomial(jnp.array([[2.0]]), b=1.0, c=0.5, a=3.0).tolist()
     [[7.0]]
     """
-    n = gram.shape[-1]
     tiles = None if c == 0.0 else _find_tiles(gram, kernels)
     if tiles is not None:
-        total, diagonal = _lower(gram, gram, gram, c, b, tiles), jnp.arange(n)
-        return total.at[..., diagonal, diagonal].add(a, indices_are_sorted=True, unique_indices=True)
+        return _lower(gram, gram, gram, c, b, a, tiles)
     total = b * promote(gram)
     if c != 0.0:
         total = c * promote(multiply(gram, gram)) + total
-    return (total + a * jnp.eye(n, dtype=total.dtype)).astype(gram.dtype)
+    return (total + a * jnp.eye(gram.shape[-1], dtype=total.dtype)).astype(gram.dtype)
 
 
 def multiply(x: Array, y: Array, *, alpha: float = 1.0, beta: float = 0.0, addend: Array | None = None) -> Array:
@@ -103,9 +101,17 @@ def _find_tiles(x: Array, kernels: Kernels) -> TritonTiles | MosaicTiles | None:
     return choose_tiles(math.prod(x.shape[:-2]), *x.shape[-2:]) if hopper else None
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
-def _lower(x: Array, y: Array, addend: Array | None, alpha: float, beta: float, tiles: TritonTiles | MosaicTiles):
-    """``alpha x y^T + beta addend``, symmetric, by a kernel that computes half of it."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5, 6))
+def _lower(
+    x: Array,
+    y: Array,
+    addend: Array | None,
+    alpha: float,
+    beta: float,
+    diagonal: float,
+    tiles: TritonTiles | MosaicTiles,
+) -> Array:
+    """``alpha x y^T + beta addend + diagonal I``, symmetric, by a kernel that computes half of it."""
     flat = [z if z is None else z.reshape(-1, *z.shape[-2:]) for z in (x, y, addend)]
     if isinstance(tiles, MosaicTiles):
         from jaxdiv.optimizers.symmetric_mosaic import mosaic_product
@@ -116,13 +122,13 @@ def _lower(x: Array, y: Array, addend: Array | None, alpha: float, beta: float, 
         from jaxdiv.optimizers.symmetric_triton import triton_product
 
         run = functools.partial(triton_product, tiles=tiles, interpret=jax.default_backend() == "cpu")
-    total = run(flat[0], flat[1], alpha=alpha, beta=beta, addend=flat[2])
+    total = run(flat[0], flat[1], alpha=alpha, beta=beta, addend=flat[2], diagonal=diagonal)
     return total.reshape(*x.shape[:-1], x.shape[-2])
 
 
 @_lower.defjvp
-def _lower_jvp(alpha, beta, tiles, primals, tangents):
+def _lower_jvp(alpha, beta, diagonal, tiles, primals, tangents):
     x, y, addend = primals
     dx, dy, da = tangents
     slope = multiply(dx, y.mT, alpha=alpha) + multiply(x, dy.mT, alpha=alpha, beta=beta, addend=da)
-    return _lower(x, y, addend, alpha, beta, tiles), slope
+    return _lower(x, y, addend, alpha, beta, diagonal, tiles), slope

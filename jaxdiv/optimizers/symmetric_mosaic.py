@@ -1,4 +1,4 @@
-"""``alpha x y^T + beta e`` where the result is symmetric, for NVIDIA Hopper: bulk copies and warpgroup products.
+"""``alpha x y^T + beta e + d I`` where the result is symmetric, for NVIDIA Hopper: bulk copies and warpgroup products.
 
 Each of a fixed number of programs walks over tiles. One warpgroup fetches, two multiply, each its own half of the tile,
 and write it straight and, below the diagonal, transposed as well.
@@ -18,7 +18,7 @@ _PIECE = 64  # rows and columns that go through shared memory at a time on their
 
 
 # Compiled by itself: the steps of an iteration share what they have in common, and tracing takes a second.
-@functools.partial(jax.jit, static_argnames=("alpha", "beta", "tiles", "num_programs"))
+@functools.partial(jax.jit, static_argnames=("alpha", "beta", "diagonal", "tiles", "num_programs"))
 def mosaic_product(
     x: Array,
     y: Array,
@@ -26,6 +26,7 @@ def mosaic_product(
     alpha: float = 1.0,
     beta: float = 0.0,
     addend: Array | None = None,
+    diagonal: float = 0.0,
     tiles: MosaicTiles,
     num_programs: int,
 ) -> Array:
@@ -35,7 +36,15 @@ def mosaic_product(
     arrays = (order, x, y) if addend is None else (order, x, y, addend)
     swizzle = (plgpu.TilingTransform((8, _PIECE)), plgpu.SwizzleTransform(128))
     run = plgpu.kernel(
-        functools.partial(_kernel, tiles=tiles, alpha=alpha, beta=beta, has_addend=addend is not None, swizzle=swizzle),
+        functools.partial(
+            _kernel,
+            tiles=tiles,
+            alpha=alpha,
+            beta=beta,
+            diagonal=diagonal,
+            has_addend=addend is not None,
+            swizzle=swizzle,
+        ),
         out_type=jax.ShapeDtypeStruct((batch, n, n), x.dtype),
         grid=(num_programs,),
         grid_names=("program",),
@@ -45,7 +54,7 @@ def mosaic_product(
     return run(*arrays)
 
 
-def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, has_addend, swizzle):
+def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, diagonal, has_addend, swizzle):
     addend_ref, out_ref = refs if has_addend else (None, refs[0])
     batch, _, depth = x_ref.shape
     num_tiles = order_ref.shape[0]
@@ -104,6 +113,12 @@ def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, has_addend, swiz
                                 addend_ref.at[index].at[here], (), layout=plgpu.Layout.WGMMA, optimized=False
                             )
                             piece += beta * other.astype(jnp.float32)
+                        if diagonal != 0.0:  # before the result is rounded, once
+                            rows, columns = (
+                                plgpu.broadcasted_iota(jnp.int32, piece.shape, axis, layout=plgpu.Layout.WGMMA)
+                                for axis in (0, 1)
+                            )
+                            piece += jnp.where(rows + (first + i) == columns + (column + j), diagonal, 0.0)
                         piece = piece.astype(out_ref.dtype)
                         straight, turned = out_smem.at[warpgroup, 0], out_smem.at[warpgroup, 1]
                         plgpu.wait_smem_to_gmem(1, wait_read_only=True)

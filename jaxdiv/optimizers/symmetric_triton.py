@@ -1,4 +1,4 @@
-"""``alpha x y^T + beta e`` with a symmetric result, through Triton: tiles on and below the diagonal, written twice."""
+"""``alpha x y^T + beta e + d I`` with a symmetric result, in Triton: tiles on and below the diagonal, written twice."""
 
 import functools
 
@@ -18,11 +18,12 @@ def triton_product(
     alpha: float = 1.0,
     beta: float = 0.0,
     addend: Array | None = None,
+    diagonal: float = 0.0,
     tiles: TritonTiles,
     interpret: bool = False,
 ) -> Array:
-    """The product of ``[B, n, k]`` and ``[B, n, k]`` contracted over k, plus ``beta`` times ``[B, n, n]``: ``[B, n,
-    n]``.
+    """The product of ``[B, n, k]`` and ``[B, n, k]`` contracted over k, plus ``beta`` times ``[B, n, n]``, plus
+    ``diagonal`` times the identity: ``[B, n, n]``.
 
     What is above the diagonal is a copy of what is below, so the product and the addend have to be symmetric. Sums are
     in float32; the result has x's dtype.
@@ -31,7 +32,7 @@ def triton_product(
     order = jnp.asarray(lower_tiles(n, tiles.rows, tiles.columns))
     arrays = (order, x, y) if addend is None else (order, x, y, addend)
     return pl.pallas_call(
-        functools.partial(_kernel, tiles=tiles, alpha=alpha, beta=beta),
+        functools.partial(_kernel, tiles=tiles, alpha=alpha, beta=beta, diagonal=diagonal),
         grid=(order.shape[0], batch),
         out_shape=jax.ShapeDtypeStruct((batch, n, n), x.dtype),
         compiler_params=None
@@ -42,7 +43,7 @@ def triton_product(
     )(*arrays)
 
 
-def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta):
+def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, diagonal):
     out_ref = refs[-1]
     n, depth = x_ref.shape[1:]
     which, batch = pl.program_id(0), pl.program_id(1)
@@ -66,6 +67,9 @@ def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta):
     mask = _outer(row_mask, column_mask)
     if len(refs) == 2:
         total += beta * _load(refs[0].at[batch, rows, columns], mask).astype(jnp.float32)
+    if diagonal != 0.0:  # before the result is rounded, once
+        on_it = (row + jnp.arange(tiles.rows))[:, None] == (column + jnp.arange(tiles.columns))[None, :]
+        total += jnp.where(on_it, diagonal, 0.0)
     total = total.astype(out_ref.dtype)
     plgpu.store(out_ref.at[batch, rows, columns], total, mask=mask)
 

@@ -54,8 +54,8 @@ def test_kernels_are_float64_products_rounded_once(shape, tiles, dtype):
     gram = jax.jit(functools.partial(gram_product, kernels=tiles))(x)
     same(gram, wide @ wide.swapaxes(1, 2), dtype)
     a = np.asarray(gram, np.float64)
-    polynomial = jax.jit(functools.partial(symmetric_polynomial, b=-6.3029, c=2.6377, kernels=tiles))(gram)
-    same(polynomial, -6.3029 * a + 2.6377 * a @ a, dtype)
+    polynomial = jax.jit(functools.partial(symmetric_polynomial, a=3.9, b=-6.3029, c=2.6377, kernels=tiles))(gram)
+    same(polynomial, 3.9 * np.eye(shape[1]) - 6.3029 * a + 2.6377 * a @ a, dtype)
     product = jax.jit(functools.partial(symmetric_product, beta=0.5, kernels=tiles))(gram, gram, addend=gram)
     same(product, a @ a + 0.5 * a, dtype)
 

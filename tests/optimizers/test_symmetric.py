@@ -36,12 +36,13 @@ def test_kernels_compute_the_full_product(problem):
 
     @jax.jit
     def both(x, a):
-        return gram_product(x, kernels=tiles), symmetric_polynomial(a, b=-6.3, c=2.6, kernels=tiles)
+        return gram_product(x, kernels=tiles), symmetric_polynomial(a, a=3.9, b=-6.3, c=2.6, kernels=tiles)
 
     got, polynomial = both(x, gram.astype(np.float32))
     np.testing.assert_allclose(got, gram, atol=1e-5)
     np.testing.assert_array_equal(got, got.mT)  # what is above the diagonal is a copy
-    np.testing.assert_allclose(polynomial, -6.3 * gram + 2.6 * gram @ gram, atol=2e-5 * np.abs(gram).max() ** 2)
+    expected = 3.9 * np.eye(n) - 6.3 * gram + 2.6 * gram @ gram
+    np.testing.assert_allclose(polynomial, expected, atol=2e-5 * np.abs(gram).max() ** 2)
     np.testing.assert_array_equal(polynomial, polynomial.mT)
 
 
@@ -54,6 +55,16 @@ def test_half_precision_accumulates_in_float32(dtype):
         assert got.dtype == dtype
         # One rounding of the result, none of partial sums.
         np.testing.assert_allclose(np.asarray(got, np.float64), exact, rtol=float(jnp.finfo(dtype).eps), atol=2e-6)
+
+
+def test_the_diagonal_is_added_before_the_result_is_rounded():
+    """Twice rounded it costs half of a step's precision: it is the largest part of the polynomial."""
+    gram = jnp.asarray(gram_product(stack(2, 48, 96)), jnp.bfloat16)
+    wide = np.asarray(gram, np.float64)
+    exact = 3.4445 * np.eye(48) - 4.775 * wide + 2.0315 * wide @ wide
+    got = symmetric_polynomial(gram, a=3.4445, b=-4.775, c=2.0315, kernels=TritonTiles(16, 32, 16))
+    error = np.abs(np.asarray(got, np.float64) - exact)
+    np.testing.assert_array_less(error, 2.0**-8 * np.abs(exact) + 1e-5)
 
 
 def test_products_of_commuting_matrices():
@@ -133,7 +144,7 @@ def test_the_kernel_for_hopper_lowers_for_the_sizes_that_matter():
     tiles = MosaicTiles()
 
     def polynomial(a):
-        return mosaic_product(a, a, alpha=2.0, beta=-1.0, addend=a, tiles=tiles, num_programs=132)
+        return mosaic_product(a, a, alpha=2.0, beta=-1.0, addend=a, diagonal=3.0, tiles=tiles, num_programs=132)
 
     lowered = jax.jit(polynomial).trace(x).lower(lowering_platforms=("cuda",)).as_text()
     assert "mosaic_gpu" in lowered
