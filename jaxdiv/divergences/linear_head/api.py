@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import checks
 from jaxdiv.divergences.families import Renyi
-from jaxdiv.divergences.linear_head.blocks import DEFAULT_MEMORY, TOKEN_TILE, Sizes, choose_blocks
+from jaxdiv.divergences.linear_head.blocks import DEFAULT_MEMORY, Sizes, choose_blocks, whole_tiles
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import (
     Gradients,
@@ -84,9 +84,9 @@ def linear_head_divergence(
         vocab_block: categories per block, instead.
         implementation: "xla", "pallas" (GPU kernels; one device), or "auto": the kernels where they run. Under a mesh
             of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads. On NVIDIA Hopper,
-            with arrays of 16 bits and no bias, p's logits and the log-ratios are rounded to float16: the loss of a
-            token by up to a thousandth of itself, their mean by a hundredth of that, gradients by about what their own
-            dtype rounds (BENCHMARKS.md).
+            with arrays of 16 bits and no bias, a loss computed together with its gradients rounds p's logits and the
+            log-ratios to float16: typically 1e-4 of a token's loss, a few thousandths where it hangs on a category
+            that the teacher finds very improbable; gradients err by about what their own dtype rounds (BENCHMARKS.md).
 
     Returns:
         float32 (float64 for float64 input): a scalar, or one number per token for "none". Gradients have the dtypes of
@@ -135,7 +135,7 @@ def linear_head_divergence(
     )
     blocks = choose_blocks(sizes, memory_limit, token_block, vocab_block)
     if kernels == Kernels.PACKED:
-        blocks = blocks._replace(tokens=-(-blocks.tokens // TOKEN_TILE) * TOKEN_TILE)
+        blocks = whole_tiles(blocks, q.hidden.shape[0])
     plan = Plan(objective, blocks, vocab_size, kernels)
     if reduction == "none":
         losses = _per_token(plan, vary_alike(problem))

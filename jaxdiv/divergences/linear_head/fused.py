@@ -1,8 +1,8 @@
 """Rows of logits to losses and logit gradients on a GPU, in passes that each read the logits once.
 
-The passes are log-sum-exps, the sums that gradients need, gradients together with the values. Powers have those sums
-from the first pass (`early`), so that the middle one falls away. Kernels of one segment of a row per program take half
-of the time of XLA's fusions of the same formulas.
+The passes are log-sum-exps (which packed logits bring along), the sums that gradients need, gradients together with the
+values. Powers have those sums from the first pass (`early`), so that the middle one falls away. Kernels of one segment
+of a row per program take half of the time of XLA's fusions of the same formulas.
 """
 
 import functools

@@ -21,7 +21,7 @@ from jaxdiv.divergences.linear_head.fused import SHIFT, TILE, PackedLogits, can_
 from jaxdiv.divergences.linear_head.rows import Objective
 
 _ROWS = TOKEN_TILE // 2  # of a warpgroup, of which two share what is fetched
-_LARGEST = 6e4  # of a float16, nearly
+_LARGEST = 6e4  # float16 ends at 65,504
 
 
 class Tiles(NamedTuple):
@@ -71,14 +71,16 @@ def packed_logits(
     q_head: jax.Array,
     *,
     objective: Objective,
-    num_programs: int,
+    num_programs: int | None = None,
     tiles: Tiles | None = None,
     interpret: Any = None,
 ) -> PackedLogits:
     """`PackedLogits` of hidden states ``[tokens, width]`` and heads ``[categories, width]`` in one 16-bit dtype.
 
-    Tokens and categories are multiples of 128, widths of 64; ``num_programs`` is that of multiprocessors.
+    Tokens and categories are multiples of 128, widths of 64; ``num_programs`` is the number of multiprocessors, by
+    default the device's.
     """
+    num_programs = num_programs or jax.devices()[0].core_count
     (tokens, _), categories = q_hidden.shape, q_head.shape[0]
     tiles = choose_tiles(tokens, categories) if tiles is None else tiles
     num_parts = 4 + num_early_parts(objective)
@@ -232,7 +234,8 @@ def _kernel(
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 for i, smem, p in halves(total):
                     top = jnp.max(p, axis=1)
-                    rounded = (p - lax.broadcast_in_dim(top - SHIFT, p.shape, (0,))).astype(jnp.float16)
+                    relative = p - lax.broadcast_in_dim(top - SHIFT, p.shape, (0,))
+                    rounded = jnp.maximum(relative, -_LARGEST).astype(jnp.float16)
                     smem[...] = rounded
                     tops.append(top)
                     parts_smem[warpgroup, i, 0] = top

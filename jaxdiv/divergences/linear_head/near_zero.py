@@ -45,6 +45,7 @@ def near_zero(fn: Callable[..., np.ndarray], order: int, rho: jax.Array, *argume
         *arguments: further ones of fn, static.
     """
     table = coefficients(fn, arguments, order, 21 if rho.dtype == jnp.float64 else 9)
+    rho = jnp.clip(rho, -REACH, REACH)  # an overflow would make derivatives NaN, though nobody takes the value
     total: Any = table[-1]
     for c in table[-2::-1]:
         total = total * rho + c

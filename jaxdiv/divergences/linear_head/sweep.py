@@ -132,8 +132,7 @@ def _fused_gradients(plan: Plan, problem: Problem, hidden: tuple, labels, weight
     def logits_of(p: Side, q: Side) -> FloatLogits | PackedLogits:
         if plan.kernels != Kernels.PACKED:
             return FloatLogits(_logits(p), _logits(q))
-        num_programs = jax.devices()[0].core_count
-        return packed_logits(p.hidden, p.head, q.hidden, q.head, objective=plan.objective, num_programs=num_programs)
+        return packed_logits(p.hidden, p.head, q.hidden, q.head, objective=plan.objective)
 
     def buffer(side: Side) -> jax.Array:
         return lax.empty((*weights.shape, side.head.shape[0]), _compute_dtype(side))
@@ -212,7 +211,9 @@ def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple
     per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
     groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks, multiple, strided), per_token)
     if weights is None:
-        blocks = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups[:3])
+        # Values alone go by float32 logits: half a block of them is as large as a block of packed ones.
+        share = 2 if plan.kernels == Kernels.PACKED else 1
+        blocks = jax.tree.map(lambda x: x.reshape(-1, x.shape[2] // share, *x.shape[3:]), groups[:3])
 
         def losses_of(block):
             p_hidden, q_hidden, labels = block

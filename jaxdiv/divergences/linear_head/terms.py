@@ -49,12 +49,13 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     (0.323959, -0.5)
     """
     rho = log_p - log_q
-    if zeros:
-        rho = jnp.where(jnp.maximum(log_p, log_q) == -jnp.inf, 0.0, rho)
+    one_is_zero, above = jnp.isinf(rho), rho > 0.0
+    if zeros:  # what a missing category makes of it is replaced below, and must be no NaN for derivatives' sake
+        rho = jnp.where(jnp.minimum(log_p, log_q) == -jnp.inf, 0.0, rho)
     q = jnp.exp(log_q)
     family, parameter, factor = divergence_family(divergence)
     if family == "power":
-        value, slope = _power(parameter, log_p, log_q, rho, q)
+        value, slope = _power(parameter, log_p, rho, q)
     elif family == "jensen_shannon":
         value, slope = _jensen_shannon(parameter, log_p, rho, q)
     else:
@@ -65,9 +66,8 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
         return Terms(value, slope, q)
     # Where one of the two vanishes the limits are constants of the record (and 0 * inf must not arise).
     base = jnp.exp(jnp.maximum(log_p, log_q))
-    one_is_zero = jnp.isinf(rho)
-    value = jnp.where(one_is_zero, base * jnp.where(rho > 0.0, divergence.dual_at_zero, divergence.at_zero), value)
-    slope = jnp.where(one_is_zero, jnp.where(rho > 0.0, 0.0, base * divergence.at_zero), slope)
+    value = jnp.where(one_is_zero, base * jnp.where(above, divergence.dual_at_zero, divergence.at_zero), value)
+    slope = jnp.where(one_is_zero, jnp.where(above, 0.0, base * divergence.at_zero), slope)
     present = base > 0.0
     return Terms(jnp.where(present, value, 0.0), jnp.where(present, slope, 0.0), q)
 
@@ -108,7 +108,7 @@ def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
 # polynomials near rho = 0 are made. There p and q are e^rho q and q, and a value is q times the integral of its score.
 
 
-def _power(a: float, log_p: jax.Array, log_q: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
+def _power(a: float, log_p: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
     """F = (r^a - a r - (1 - a)) / (a (a - 1)), slope (1 - r^a) / a."""
     near, p = jnp.abs(rho) < near_zero.REACH, jnp.exp(log_p)
     value = q * near_zero.near_zero(_power_score, 2, rho, a)
@@ -118,7 +118,8 @@ def _power(a: float, log_p: jax.Array, log_q: jax.Array, rho: jax.Array, q: jax.
     if a == 1.0:
         far = p * (rho - 1.0) + q, q - p
     else:
-        mixed = jnp.exp(a * log_p + (1.0 - a) * log_q)
+        above = rho > 0.0  # from the larger of the two, so that nothing overflows where 0 <= a <= 1
+        mixed = jnp.where(above, p, q) * jnp.exp(jnp.where(above, a - 1.0, a) * rho)
         far = (mixed - a * p - (1.0 - a) * q) / (a * (a - 1.0)), (q - mixed) / a
     return jnp.where(near, value, far[0]), jnp.where(near, slope, far[1])
 

@@ -138,6 +138,19 @@ def test_missing_categories_and_distant_logits(divergence):
                 np.testing.assert_allclose(gradient[i], exact[i], rtol=0, atol=2e-5 * np.abs(exact[i]).max() + 5e-6)
 
 
+@pytest.mark.parametrize("power", [2.0, -1.0])
+def test_a_power_beyond_every_float_is_infinite_by_rows_and_by_kernels(power):
+    """A ratio of e^90, of which only a probability of e^-50 is taken: infinite, with gradient 0, or neither."""
+    p, q = jnp.array([[0.0, -50.0, -1.0, -2.0]]), jnp.array([[0.0, -140.0, -1.5, -1.0]])
+    p, q = (p, q) if power > 0.0 else (q, p)
+    objective = Objective(alpha(power))
+    by_rows = _by_rows(objective, p, q, jnp.ones(1), None)
+    by_kernels = _fused(objective, p, q, jnp.ones(1), None, 4, segment=16, interpret=True, zeros=False)
+    for loss, gradient, _ in (by_rows, by_kernels):
+        assert loss == jnp.inf
+        assert not np.any(gradient)
+
+
 def test_padding_gets_no_gradient():
     p_logits, q_logits, weights, _ = _problem(4, 50)
     wide = jnp.pad(p_logits, ((0, 0), (0, 6)), constant_values=9.0)

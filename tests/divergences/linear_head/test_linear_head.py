@@ -336,3 +336,27 @@ def test_heads_of_different_sizes_need_the_vocabulary():
         linear_head_divergence(jd.kl(), **data)
     with pytest.raises(ValueError, match="weights are given with reduction 'none'"):
         linear_head_divergence(jd.kl(), **arrays(), weights=WEIGHTS, reduction="none")
+
+
+@pytest.mark.parametrize("divergence", [jd.kl(), jd.jensen_shannon(0.3), jd.alpha(0.3)], ids=name_of)
+def test_reverse_over_reverse_is_finite_where_a_category_is_missing_or_far(divergence):
+    rng = np.random.default_rng(0)
+    p_hidden, q_hidden = jnp.asarray(rng.normal(size=(2, 3, 4)))
+    p_head, q_head = jnp.asarray(rng.normal(size=(2, 5, 4)))
+    bias = jnp.array([0.0, -jnp.inf, 0.0, 0.0, 0.0])
+
+    def loss(q_hidden, scale):
+        return linear_head_divergence(
+            divergence,
+            p_hidden=p_hidden,
+            p_head=p_head,
+            q_hidden=q_hidden,
+            q_head=scale * q_head,
+            p_bias=bias,
+            implementation="xla",
+        )
+
+    for scale in (1.0, 3e4):
+        twice = jax.jit(jax.jacrev(jax.grad(loss)))(q_hidden, scale)
+        assert np.all(np.isfinite(twice))
+        np.testing.assert_allclose(twice, jax.jit(jax.hessian(loss))(q_hidden, scale), rtol=1e-3, atol=1e-5)

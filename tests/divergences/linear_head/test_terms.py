@@ -61,3 +61,16 @@ def test_equal_probabilities_add_nothing():
     log_p = jnp.log(jnp.linspace(0.01, 1.0, 7))
     for divergence in (jd.kl(), jd.alpha(0.3), jd.jensen_shannon(0.2), jd.jeffreys(), jd.total_variation()):
         assert not np.any(category_terms(divergence, log_p, log_p).value)
+
+
+@pytest.mark.parametrize("a", [0.1, 0.3, 0.5, 0.9])
+def test_powers_of_improbable_categories_keep_their_digits(a):
+    """Their log-probabilities are large, and so is what is lost where the exponent is formed from them."""
+    rng = np.random.default_rng(0)
+    log_q = rng.uniform(-18.0, -2.0, 300).astype(np.float32)
+    log_p = np.minimum(log_q + (rng.uniform(1.0, 3.0, 300) * rng.choice([-1.0, 1.0], 300)).astype(np.float32), 0.0)
+    terms = category_terms(jd.alpha(a), jnp.asarray(log_p), jnp.asarray(log_q))
+    r = np.exp(log_p.astype(np.float64) - log_q.astype(np.float64))
+    q = np.exp(log_q.astype(np.float64))
+    np.testing.assert_allclose(terms.value, q * (r**a - a * r - (1.0 - a)) / (a * (a - 1.0)), rtol=6e-6)
+    np.testing.assert_allclose(terms.slope, q * (1.0 - r**a) / a, rtol=4e-6)
