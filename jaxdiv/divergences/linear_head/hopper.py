@@ -51,8 +51,7 @@ def can_pack(objective: Objective, vocab_size: int, arrays: tuple[jax.Array, ...
     p_hidden, p_head, q_hidden, q_head = arrays
     dtypes = {x.dtype for x in arrays}
     return (
-        getattr(jax.devices()[0], "compute_capability", "") == "9.0"
-        and (dtypes == {jnp.dtype(jnp.bfloat16)} or dtypes == {jnp.dtype(jnp.float16)})
+        (dtypes == {jnp.dtype(jnp.bfloat16)} or dtypes == {jnp.dtype(jnp.float16)})
         and p_head.shape[0] == q_head.shape[0] == vocab_size
         and vocab_size % TILE == 0
         and p_hidden.shape[-1] % 64 == q_hidden.shape[-1] % 64 == 0

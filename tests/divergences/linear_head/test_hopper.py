@@ -15,7 +15,7 @@ from jaxdiv.divergences.linear_head.early import early_parts
 from jaxdiv.divergences.linear_head.fused import SHIFT, TILE, GradientBuffers, PackedLogits, fused_rows
 from jaxdiv.divergences.linear_head.hopper import can_pack, packed_logits
 from jaxdiv.divergences.linear_head.rows import Objective
-from jaxdiv.divergences.linear_head.sweep import Kernels, _split_tokens
+from jaxdiv.divergences.linear_head.sweep import Kernels, Problem, Side, _split_tokens, fastest_kernels
 
 # Interpreters of earlier versions have no transposed operand of a warpgroup's product; that of 0.11 once stood still.
 can_interpret = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="this jax does not interpret the kernel")
@@ -102,12 +102,7 @@ def test_lowers_for_cuda(objective):
 
 
 def test_what_can_be_packed(monkeypatch):
-    class Hopper:
-        compute_capability = "9.0"
-
     fits = arrays(128, 384, 192, 128)
-    assert not can_pack(OBJECTIVES[0], 384, fits) or jax.default_backend() == "gpu"
-    monkeypatch.setattr(jax, "devices", lambda: [Hopper])
     assert all(can_pack(objective, 384, fits) for objective in OBJECTIVES)
     assert can_pack(OBJECTIVES[0], 384, arrays(128, 384, 192, 128, jnp.float16))
     assert not can_pack(OBJECTIVES[0], 300, fits)  # padding
@@ -115,6 +110,19 @@ def test_what_can_be_packed(monkeypatch):
     assert not can_pack(OBJECTIVES[0], 384, arrays(128, 384, 192, 128, jnp.float32))
     assert not can_pack(Objective(alpha(2.0)), 384, fits)  # whose values may overflow
     assert not can_pack(Objective(kl(), temperature=2.0, label_weight=0.5), 384, fits)
+
+    class Device:
+        compute_capability = "8.0"
+
+    p_hidden, p_head, q_hidden, q_head = fits
+    problem = Problem(Side(p_hidden, p_head, None), Side(q_hidden, q_head, None), None)
+    with_bias = problem._replace(q=problem.q._replace(bias=jnp.zeros(384)))
+    monkeypatch.setattr(jax, "devices", lambda: [Device])
+    assert fastest_kernels(OBJECTIVES[0], problem, 384) == Kernels.ROWS
+    Device.compute_capability = "9.0"
+    assert fastest_kernels(OBJECTIVES[0], problem, 384) == Kernels.PACKED
+    assert fastest_kernels(OBJECTIVES[0], problem, 300) == Kernels.ROWS
+    assert fastest_kernels(OBJECTIVES[0], with_bias, 384) == Kernels.ROWS
 
 
 def test_blocks_of_tokens_are_whole_tiles():
