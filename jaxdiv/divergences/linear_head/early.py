@@ -34,6 +34,7 @@ def early_power(objective: Objective) -> float | None:
 def partial_lse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Maximum and sum of exp(logits - maximum) over the last axis; all of them may be -inf."""
     top = jnp.maximum(jnp.max(logits, axis=-1), ABSENT)
+    # Not top[..., None], which a Mosaic kernel cannot have.
     shift = lax.broadcast_in_dim(top, logits.shape, tuple(range(top.ndim)))
     return top, jnp.sum(jnp.exp(logits - shift), axis=-1)
 

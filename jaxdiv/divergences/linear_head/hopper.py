@@ -222,13 +222,7 @@ def _kernel(
                     there = out_ref.at[pl.ds(first, _ROWS), pl.ds(column + i * TILE, TILE)]
                     plgpu.copy_smem_to_gmem(out_smem.at[warpgroup, i], there)
 
-            def both(total_ref):
-                products(total_ref, num_steps[0], start)
-                tops = keep_p(total_ref[...])
-                products(total_ref, num_steps[1], start + num_steps[0])
-                return tops, total_ref[...]
-
-            def keep_p(total):
+            def write_p(total):
                 tops = []
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 for i, smem, p in halves(total):
@@ -242,25 +236,33 @@ def _kernel(
                 send(p_ref)
                 return tops
 
-            tops, log_ratio = pl.run_scoped(both, plgpu.ACC((_ROWS, tiles.columns), jnp.float32))
-            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-            for i, smem, ratio in halves(log_ratio):
-                top_p = lax.broadcast_in_dim(tops[i], ratio.shape, (0,))
-                p = plgpu.load(smem, (), layout=plgpu.Layout.WGMMA).astype(jnp.float32) + (top_p - SHIFT)
-                parts = [jnp.max(p - ratio, axis=1)]
-                top_q = lax.broadcast_in_dim(parts[0], p.shape, (0,))
-                difference = jnp.clip((top_p - top_q) - ratio, -_LARGEST, _LARGEST).astype(jnp.float16)
-                smem[...] = difference
-                q = p + ((top_q - top_p) + difference.astype(jnp.float32))
-                parts.append(jnp.sum(jnp.exp(q - top_q), axis=1))
-                parts += early_parts(objective, p, q, top_p, top_q, zeros=False)
-                for j, part in enumerate(parts):
-                    parts_smem[warpgroup, i, 2 + j] = part
-            send(difference_ref)
-            for i in range(tiles.columns // TILE):
-                for j in range(parts_ref.shape[0]):
-                    there = parts_ref.at[j, column // TILE + i, pl.ds(first, _ROWS)]
-                    plgpu.copy_smem_to_gmem(parts_smem.at[warpgroup, i, j], there)
+            def write_difference(total, tops):
+                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                for i, smem, ratio in halves(total):
+                    top_p = lax.broadcast_in_dim(tops[i], ratio.shape, (0,))
+                    p = plgpu.load(smem, (), layout=plgpu.Layout.WGMMA).astype(jnp.float32) + (top_p - SHIFT)
+                    parts = [jnp.max(p - ratio, axis=1)]
+                    top_q = lax.broadcast_in_dim(parts[0], p.shape, (0,))
+                    difference = jnp.clip((top_p - top_q) - ratio, -_LARGEST, _LARGEST).astype(jnp.float16)
+                    smem[...] = difference
+                    q = p + ((top_q - top_p) + difference.astype(jnp.float32))
+                    parts.append(jnp.sum(jnp.exp(q - top_q), axis=1))
+                    parts += early_parts(objective, p, q, top_p, top_q, zeros=False)
+                    for j, part in enumerate(parts):
+                        parts_smem[warpgroup, i, 2 + j] = part
+                send(difference_ref)
+                for i in range(tiles.columns // TILE):
+                    for j in range(parts_ref.shape[0]):
+                        there = parts_ref.at[j, column // TILE + i, pl.ds(first, _ROWS)]
+                        plgpu.copy_smem_to_gmem(parts_smem.at[warpgroup, i, j], there)
+
+            def both(total_ref):
+                products(total_ref, num_steps[0], start)
+                tops = write_p(total_ref[...])
+                products(total_ref, num_steps[1], start + num_steps[0])  # of -q: the total is log p - log q
+                return total_ref[...], tops
+
+            write_difference(*pl.run_scoped(both, plgpu.ACC((_ROWS, tiles.columns), jnp.float32)))
 
         for_tiles(compute)
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
