@@ -120,7 +120,7 @@ def whole_tiles(blocks: Blocks, num_tokens: int) -> Blocks:
     At most as large as ``blocks`` but for the last tile; a group holds as many tokens as before.
 
     >>> whole_tiles(Blocks(1024, 128_256, 8), 8192), whole_tiles(Blocks(1024, 128_256, 9), 8200)
-    (Blocks(tokens=1024, vocab=128256, group=8), Blocks(tokens=768, vocab=128256, group=11))
+    (Blocks(tokens=1024, vocab=128256, group=8), Blocks(tokens=768, vocab=128256, group=12))
     >>> whole_tiles(Blocks(300, 128_256, 1), 300)
     Blocks(tokens=384, vocab=128256, group=1)
     """
