@@ -25,6 +25,11 @@ def promote(x: ArrayLike) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32, jnp.float32))
 
 
+def is_hopper() -> bool:
+    """Whether the process computes on an NVIDIA Hopper GPU, for whose instructions some kernels are written."""
+    return getattr(jax.devices()[0], "compute_capability", "") == "9.0"
+
+
 def varying_axes(tree: Any) -> frozenset[Any]:
     """The mesh axes over which an array of the tree varies inside a `jax.shard_map`; none outside of one.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv.checks import fail
-from jaxdiv.numerics import promote, varying_axes
+from jaxdiv.numerics import is_hopper, promote, varying_axes
 from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, TritonTiles, choose_tiles
 from jaxdiv.typing import Array
 
@@ -97,8 +97,7 @@ def _find_tiles(x: Array, kernels: Kernels) -> TritonTiles | MosaicTiles | None:
     local = local and not varying_axes(x)
     if jax.default_backend() != "gpu" or not local or x.dtype.itemsize != 2 or x.size >= 2**31:
         return None
-    hopper = getattr(jax.devices()[0], "compute_capability", "") == "9.0"
-    return choose_tiles(math.prod(x.shape[:-2]), *x.shape[-2:]) if hopper else None
+    return choose_tiles(math.prod(x.shape[:-2]), *x.shape[-2:]) if is_hopper() else None
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5, 6))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiv.numerics import is_hopper
 from jaxdiv.optimizers import MatrixAxes, MosaicTiles, TritonTiles, muon
 from jaxdiv.optimizers.symmetric import gram_product, symmetric_polynomial, symmetric_product
 from jaxdiv.optimizers.symmetric_tiles import choose_tiles
@@ -20,10 +21,6 @@ TRITON = (TritonTiles(), TritonTiles(128, 256, 64, 8, 3), TritonTiles(64, 64, 32
 MOSAIC = (MosaicTiles(), MosaicTiles(64, 128, 64, 6))
 SHAPES = ((3, 256, 256), (2, 768, 3072), (2, 1024, 1024))
 CASES = [(shape, tiles) for shape in SHAPES for tiles in TRITON + MOSAIC] + [((2, 300, 200), TRITON[0])]
-
-
-def is_hopper():
-    return getattr(jax.devices()[0], "compute_capability", "") == "9.0"
 
 
 def check_kernel(tiles):

@@ -10,7 +10,7 @@ from jax import lax
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE, Blocks
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
-from jaxdiv.numerics import vary_as
+from jaxdiv.numerics import is_hopper, vary_as
 
 _UNROLL = 32  # blocks of tokens; more are a loop
 
@@ -63,8 +63,7 @@ def can_fuse(*dtypes: jnp.dtype) -> bool:
 def fastest_kernels(objective: Objective, problem: Problem, vocab_size: int) -> Kernels:
     """Those for this GPU: packed logits are for NVIDIA Hopper."""
     p, q = problem.p, problem.q
-    hopper = getattr(jax.devices()[0], "compute_capability", "") == "9.0"
-    if not hopper or p.bias is not None or q.bias is not None:
+    if not is_hopper() or p.bias is not None or q.bias is not None:
         return Kernels.ROWS
     from jaxdiv.divergences.linear_head.hopper import can_pack  # Pallas: half a second that few need
 
