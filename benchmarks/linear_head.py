@@ -176,7 +176,7 @@ def gradient_errors(tokens, vocab, q_width, p_width, with_torch):
     """Relative L2 errors of both student gradients against float64 on the same bfloat16 arrays."""
     arrays = make_arrays(tokens, vocab, q_width, p_width, seed=1)
     args = [arrays[name] for name in NAMES]
-    rows = []
+    rows, peers = [], torch_steps() if with_torch else {}
     for name in RECORDS:
         with jax.enable_x64(True):
             exact = plain_jax(name, jnp.float64)(*(x.astype(jnp.float64) for x in args))
@@ -185,7 +185,7 @@ def gradient_errors(tokens, vocab, q_width, p_width, with_torch):
         for peer, step in steps.items():
             grads = step(*args)[1]
             rows.append({"error of": f"{peer} {name}", **_errors(grads, exact[1])})
-        for peer, loss in torch_steps().items() if with_torch else ():
+        for peer, loss in peers.items():
             if peer.endswith(f" {name}"):
                 tensors = to_torch(arrays)
                 for tensor in tensors[:2]:

@@ -21,14 +21,14 @@ from jaxdiv.divergences.linear_head.fused import SHIFT, TILE, PackedLogits, can_
 from jaxdiv.divergences.linear_head.rows import Objective
 
 _ROWS = TOKEN_TILE // 2  # of a warpgroup, of which two share what is fetched
+_DEPTH = 64  # of the hidden states, a step
 _LARGEST = 6e4  # float16 ends at 65,504
 
 
 class Tiles(NamedTuple):
-    """What a program computes at a time, `TOKEN_TILE` tokens by ``columns`` categories in steps of ``depth``."""
+    """What a program computes at a time, `TOKEN_TILE` tokens by ``columns`` categories."""
 
     columns: int
-    depth: int = 64
     num_stages: int = 3
     cluster: int = 1
     """Programs that share what they fetch of the heads."""
@@ -38,9 +38,9 @@ def choose_tiles(tokens: int, vocab_size: int) -> Tiles:
     """The widest that divide the vocabulary.
 
     >>> choose_tiles(1024, 128_256)
-    Tiles(columns=256, depth=64, num_stages=3, cluster=2)
+    Tiles(columns=256, num_stages=3, cluster=2)
     >>> choose_tiles(128, 640)
-    Tiles(columns=128, depth=64, num_stages=5, cluster=1)
+    Tiles(columns=128, num_stages=5, cluster=1)
     """
     wide, cluster = vocab_size % (2 * TILE) == 0, 2 if tokens % (2 * TOKEN_TILE) == 0 else 1
     return Tiles(2 * TILE, num_stages=3, cluster=cluster) if wide else Tiles(TILE, num_stages=5, cluster=cluster)
@@ -54,7 +54,7 @@ def can_pack(objective: Objective, vocab_size: int, arrays: tuple[jax.Array, ...
         (dtypes == {jnp.dtype(jnp.bfloat16)} or dtypes == {jnp.dtype(jnp.float16)})
         and p_head.shape[0] == q_head.shape[0] == vocab_size
         and vocab_size % TILE == 0
-        and p_hidden.shape[-1] % 64 == q_hidden.shape[-1] % 64 == 0
+        and p_hidden.shape[-1] % _DEPTH == q_hidden.shape[-1] % _DEPTH == 0
         and not can_overflow(objective)
         # The cross-entropy would need the logits without the temperature.
         and (objective.temperature == 1.0 or not objective.label_weight)
@@ -84,9 +84,8 @@ def packed_logits(
     tiles = choose_tiles(tokens, categories) if tiles is None else tiles
     num_parts = 4 + num_early_parts(objective)
 
-    def shared(*shape, dtype=q_hidden.dtype, width=64):
-        swizzle = plgpu.TilingTransform((8, width)), plgpu.SwizzleTransform(2 * width)
-        return plgpu.SMEM(shape, dtype, transforms=swizzle)
+    def shared(*shape, dtype=q_hidden.dtype):
+        return plgpu.SMEM(shape, dtype, transforms=(plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128)))
 
     barrier = functools.partial(plgpu.Barrier, num_barriers=tiles.num_stages)
     consumed = barrier(num_arrivals=2)
@@ -100,8 +99,8 @@ def packed_logits(
             jax.ShapeDtypeStruct((num_parts, categories // TILE, tokens), jnp.float32),
         ),
         scratch_types=dict(
-            hidden_smem=shared(tiles.num_stages, TOKEN_TILE, tiles.depth, width=tiles.depth),
-            head_smem=shared(tiles.num_stages, tiles.columns, tiles.depth, width=tiles.depth),
+            hidden_smem=shared(tiles.num_stages, TOKEN_TILE, _DEPTH),
+            head_smem=shared(tiles.num_stages, tiles.columns, _DEPTH),
             out_smem=shared(2, tiles.columns // TILE, _ROWS, TILE, dtype=jnp.float16),
             parts_smem=plgpu.SMEM((2, tiles.columns // TILE, num_parts, _ROWS), jnp.float32),
             filled=barrier(num_arrivals=2),
@@ -140,7 +139,7 @@ def _kernel(
     warpgroup, program, num_programs = lax.axis_index("warpgroup"), lax.axis_index("program"), lax.axis_size("program")
     member = lax.axis_index("cluster")
     sides = (p_hidden_ref, p_head_ref), (q_hidden_ref, q_head_ref)
-    num_steps = [hidden_ref.shape[1] // tiles.depth for hidden_ref, _ in sides]
+    num_steps = [hidden_ref.shape[1] // _DEPTH for hidden_ref, _ in sides]
     # Tiles that are computed together share few rows of the heads, which so come from memory once.
     grid = p_ref.shape[1] // tiles.columns, p_ref.shape[0] // (TOKEN_TILE * tiles.cluster)
 
@@ -169,7 +168,7 @@ def _kernel(
                     def _():
                         plgpu.barrier_wait(consumed.at[here])
 
-                    depth = pl.ds(k * tiles.depth, tiles.depth)
+                    depth = pl.ds(k * _DEPTH, _DEPTH)
                     rows, columns = pl.ds(row, TOKEN_TILE), pl.ds(column, tiles.columns)
                     plgpu.copy_gmem_to_smem(hidden_ref.at[rows, depth], hidden_smem.at[here], filled.at[here])
                     plgpu.copy_gmem_to_smem(

@@ -16,6 +16,7 @@ from jaxdiv.divergences.linear_head.fused import SHIFT, TILE, GradientBuffers, P
 from jaxdiv.divergences.linear_head.hopper import can_pack, packed_logits
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.sweep import Kernels, Problem, Side, _split_tokens, fastest_kernels
+from jaxdiv.numerics import is_hopper
 
 # Interpreters of earlier versions have no transposed operand of a warpgroup's product; that of 0.11 once stood still.
 can_interpret = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="this jax does not interpret the kernel")
@@ -153,6 +154,33 @@ def packed_by_jnp(p_hidden, p_head, q_hidden, q_head, *, objective):
     return PackedLogits(rounded.reshape(len(p), -1), difference.reshape(len(p), -1), jnp.stack(parts).mT)
 
 
+def divergence_of(objective, args, **options):
+    p_hidden, p_head, q_hidden, q_head = args
+    return linear_head_divergence(
+        objective.renyi or objective.divergence,
+        p_hidden=p_hidden,
+        p_head=p_head,
+        q_hidden=q_hidden,
+        q_head=q_head,
+        temperature=objective.temperature,
+        labels=np.arange(len(p_hidden)) if objective.label_weight else None,
+        label_weight=objective.label_weight or None,
+        **options,
+    )
+
+
+def check_kernels(loss, args):
+    """``loss(args, implementation=...)`` by the kernels against float32 arrays by XLA: value and gradients."""
+
+    def both(args, implementation):
+        return jax.jit(jax.value_and_grad(functools.partial(loss, implementation=implementation)))(args)
+
+    got, exact = both(args, "pallas"), both([x.astype(jnp.float32) for x in args], "xla")
+    np.testing.assert_allclose(got[0], exact[0], rtol=2e-4)
+    for mine, right in zip(got[1], exact[1], strict=True):
+        assert np.linalg.norm(mine.astype(jnp.float32) - right) <= 4e-3 * np.linalg.norm(right)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 def test_the_whole_path_with_the_kernels_formulas(monkeypatch, objective, reduction):
@@ -166,16 +194,9 @@ def test_the_whole_path_with_the_kernels_formulas(monkeypatch, objective, reduct
     limit = 4_000_000 if objective.label_weight else DEFAULT_MEMORY  # one block a group
 
     def losses(args, implementation):
-        p_hidden, p_head, q_hidden, q_head = args
-        loss = linear_head_divergence(
-            objective.renyi or objective.divergence,
-            p_hidden=p_hidden,
-            p_head=p_head,
-            q_hidden=q_hidden,
-            q_head=q_head,
-            temperature=objective.temperature,
-            labels=np.arange(300) if objective.label_weight else None,
-            label_weight=objective.label_weight or None,
+        loss = divergence_of(
+            objective,
+            args,
             differentiate_p=objective.differentiate_p,
             weights=None if reduction == "none" else weights,
             reduction=reduction,
@@ -185,13 +206,7 @@ def test_the_whole_path_with_the_kernels_formulas(monkeypatch, objective, reduct
         )
         return jnp.sum(weights * loss) / weights.sum() if reduction == "none" else loss
 
-    got = jax.jit(jax.value_and_grad(functools.partial(losses, implementation="pallas")))(args)
-    wide = [x.astype(jnp.float32) for x in args]
-    exact = jax.jit(jax.value_and_grad(functools.partial(losses, implementation="xla")))(wide)
-    np.testing.assert_allclose(got[0], exact[0], rtol=2e-4)
-    for mine, right in zip(got[1], exact[1], strict=True):
-        error = np.linalg.norm(mine.astype(jnp.float32) - right)
-        assert error <= 4e-3 * np.linalg.norm(right)
+    check_kernels(losses, args)
 
 
 @pytest.mark.slow
@@ -216,28 +231,7 @@ ON_A_GPU = [(300, 384), (384, 32_768), (1024, 32_768)]
 def test_on_a_gpu(objective, tokens, vocab):
     """The public function with the kernels and without: values, and gradients of both sides."""
     args = arrays(tokens, vocab, 512, 256, jnp.float16 if objective.renyi else jnp.bfloat16)
-    if getattr(jax.devices()[0], "compute_capability", "") == "9.0":
+    if is_hopper():
         assert can_pack(objective, vocab, args)
 
-    def value(args, implementation):
-        p_hidden, p_head, q_hidden, q_head = args
-        return linear_head_divergence(
-            objective.renyi or objective.divergence,
-            p_hidden=p_hidden,
-            p_head=p_head,
-            q_hidden=q_hidden,
-            q_head=q_head,
-            temperature=objective.temperature,
-            labels=jnp.arange(tokens) if objective.label_weight else None,
-            label_weight=objective.label_weight or None,
-            differentiate_p=True,
-            implementation=implementation,
-        )
-
-    def both(args, implementation):
-        return jax.jit(jax.value_and_grad(functools.partial(value, implementation=implementation)))(args)
-
-    got, exact = both(args, "pallas"), both([x.astype(jnp.float32) for x in args], "xla")
-    np.testing.assert_allclose(got[0], exact[0], rtol=2e-4)
-    for mine, right in zip(got[1], exact[1], strict=True):
-        assert np.linalg.norm(mine.astype(jnp.float32) - right) < 4e-3 * np.linalg.norm(right)
+    check_kernels(functools.partial(divergence_of, objective, differentiate_p=True), args)

@@ -32,7 +32,7 @@ def _mixture(rho, pi):
 
 FUNCTIONS = {
     "power": (terms._power_score, _power, 2, (-1.0, 0.0, 0.1, 0.5, 1.0, 2.0)),
-    "power_slope": (terms._power_slope, lambda rho, a: -_e(a * rho) / a, 1, (-1.0, 0.1, 0.5, 1.0, 2.0)),
+    "power_slope": (terms._power_slope, lambda rho, a: -_e(a * rho) / a, 1, (-1.0, 0.1, 0.3, 0.5, 1.0, 2.0)),
     "log_mixture": (terms._log_mixture, _log_mixture, 1, (0.01, 0.5, 0.99)),
     "mixture": (terms._mixture_score, _mixture, 2, (0.01, 0.5, 0.99)),
 }
