@@ -241,15 +241,15 @@ def _where_weighted(weights: jax.Array, losses: jax.Array) -> jax.Array:
 
 def _weighted_sum_forward(plan, problem, weights):
     losses, grads = _scaled_sweep(plan, problem, weights)
-    return jnp.sum(_where_weighted(weights, losses)), (grads, losses, weights)
+    return jnp.sum(_where_weighted(weights, losses)), (grads, losses, weights, problem)
 
 
 def _weighted_sum_backward(plan, saved, cotangent):
-    grads, losses, weights = saved
-    scaled = jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), grads)
+    grads, losses, weights, problem = saved
+    scaled = jax.tree.map(lambda g: cotangent * g, grads)
     # A weight's gradient is its loss; an infinite one adds nothing to any gradient.
     silent = (weights == 0.0) | (losses == jnp.inf)
-    return Problem(scaled.p, scaled.q, None), cotangent * jnp.where(silent, 0.0, losses)
+    return _in_dtypes(problem, scaled), cotangent * jnp.where(silent, 0.0, losses)
 
 
 _weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward)
@@ -265,27 +265,38 @@ def _per_token_forward(plan, problem):
 
 
 def _per_token_backward(plan, problem, cotangents):
-    grads = _scaled_sweep(plan, problem, cotangents)[1]
-    return (Problem(grads.p, grads.q, None),)
+    return (_in_dtypes(problem, _scaled_sweep(plan, problem, cotangents)[1]),)
 
 
 _per_token.defvjp(_per_token_forward, _per_token_backward)
 
 
 def _scaled_sweep(plan: Plan, problem: Problem, weights: jax.Array) -> tuple[jax.Array, Gradients]:
-    """Losses and gradients of the weighted sum in the arguments' dtypes; a fixed side gets None.
+    """Losses and gradients of the weighted sum in the arguments' dtypes, float32 for float16; a fixed side gets None.
 
     A weight of 1/8192 would push float16's logit gradients under its range: with such arguments weights travel relative
-    to the largest, and the factor comes back on the float32 sums.
+    to the largest, and the factor comes back on the float32 sums. Those stay: a scale of the loss may be yet to come.
     """
     largest = 1.0
-    if jnp.float16 in {x.dtype for side in problem[:2] for x in side[:2]}:
+    if any(x.dtype == jnp.float16 for side in problem[:2] for x in side[:2]):
         largest = jnp.max(jnp.abs(weights))
         largest = jnp.where(largest == 0.0, 1.0, largest)
     losses, grads = sweep(plan, problem, weights / largest)
     grads = cast(Gradients, grads)
 
     def restore(side: Side, grad: Side | None) -> Side | None:
-        return None if grad is None else jax.tree.map(lambda x, g: (largest * g).astype(x.dtype), side, grad)
+        def of(x, g):
+            return (largest * g).astype(jnp.float32 if x.dtype == jnp.float16 else x.dtype)
+
+        return None if grad is None else jax.tree.map(of, side, grad)
 
     return losses, Gradients(restore(problem.p, grads.p), restore(problem.q, grads.q))
+
+
+def _in_dtypes(problem: Problem, grads: Gradients) -> Problem:
+    """The gradients as cotangents of the problem."""
+
+    def of(side: Side, grad: Side | None) -> Side | None:
+        return None if grad is None else jax.tree.map(lambda x, g: g.astype(x.dtype), side, grad)
+
+    return Problem(of(problem.p, grads.p), of(problem.q, grads.q), None)
