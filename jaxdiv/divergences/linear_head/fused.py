@@ -162,6 +162,17 @@ def fused_rows(
     return losses(objective, statistics, row_sums), buffers
 
 
+class _Read(NamedTuple):
+    """What a program reads; ``rho`` is log p - log q, from packed logits with fewer roundings than their difference."""
+
+    row: jax.Array
+    numbers: jax.Array
+    log_p: jax.Array
+    log_q: jax.Array
+    rho: jax.Array
+    q_logits: jax.Array
+
+
 class _Columns:
     """The part of the vocabulary that a program works on, of logits in float32 or packed."""
 
@@ -174,25 +185,39 @@ class _Columns:
         return refs[:count], refs[count:]
 
     def load(self, refs):
-        """(row, column numbers, logits of p, logits of q) of this program, packed ones a tile to a line."""
+        """(row, column numbers, logits of p, logits of q) of this program, in float32."""
         row, start = pl.program_id(0), pl.program_id(1) * self.segment
         numbers = start + jnp.arange(self.segment, dtype=jnp.int32)
+        exists = numbers < self.vocab_size
+        return row, numbers, *(plgpu.load(ref.at[row, numbers], mask=exists, other=ABSENT) for ref in refs)
+
+    def read(self, refs, lse_refs, scale: float) -> _Read:
+        """Log-probabilities of logits times ``scale``; packed ones a tile to a line."""
         if not self.packed:
-            exists = numbers < self.vocab_size
-            logits = (plgpu.load(ref.at[row, numbers], mask=exists, other=ABSENT) for ref in refs)
-            return row, numbers, *logits
+            row, numbers, p_logits, q_logits = self.load(refs)
+            log_p, log_q = scale * p_logits - lse_refs[0][row], scale * q_logits - lse_refs[1][row]
+            return _Read(row, numbers, log_p, log_q, log_p - log_q, q_logits)
         p_ref, difference_ref, parts_ref = refs
-        numbers = numbers.reshape(-1, TILE)
+        row, start = pl.program_id(0), pl.program_id(1) * self.segment
+        numbers = start + jnp.arange(self.segment, dtype=jnp.int32).reshape(-1, TILE)
         tiles = start // TILE + jnp.arange(self.segment // TILE, dtype=jnp.int32)
+        lse_p, lse_q = (ref[row] for ref in lse_refs)
         top_p, top_q = (
-            plgpu.load(parts_ref.at[i, tiles, row], mask=tiles < parts_ref.shape[1], other=ABSENT) for i in (0, 2)
+            plgpu.load(parts_ref.at[i, tiles, row], mask=tiles < parts_ref.shape[1], other=ABSENT) - lse
+            for i, lse in ((0, lse_p), (2, lse_q))
         )
         p, difference = (
             plgpu.load(ref.at[row, numbers], mask=numbers < self.vocab_size, other=0.0).astype(jnp.float32)
             for ref in (p_ref, difference_ref)
         )
-        p = (top_p - SHIFT)[:, None] + p
-        return row, numbers, p, (top_q - top_p)[:, None] + (p + difference)
+        log_p, rho = (top_p - SHIFT)[:, None] + p, (top_p - top_q)[:, None] - difference
+        log_q = log_p - rho
+        return _Read(row, numbers, log_p, log_q, rho, log_q + lse_q)
+
+    def real(self, numbers, weight):
+        """Where a gradient is more than 0; packed logits have no padding."""
+        counts = weight != 0.0
+        return counts if self.packed else (numbers < self.vocab_size) & counts
 
 
 def _num_partitions(objective: Objective) -> int:
@@ -267,21 +292,16 @@ def _partition_kernel(*refs, objective, columns, zeros, num_arrays):
         ref[row, pl.program_id(1)] = part
 
 
-def _log_probs(objective, logits, lse_ref, row):
-    return logits * (1.0 / objective.temperature) - lse_ref[row]
-
-
 def _sums_kernel(*refs, objective, columns, zeros, num_arrays):
     logit_refs, refs = columns.split(refs)
     row_refs, out_refs = refs[:num_arrays], refs[num_arrays:]
-    row, _, p_logits, q_logits = columns.load(logit_refs)
-    log_p = _log_probs(objective, p_logits, row_refs[0], row)
-    log_q = _log_probs(objective, q_logits, row_refs[1], row)
-    parts = [rough_slope(objective.divergence, log_p, log_q, zeros)]
+    read = columns.read(logit_refs, row_refs[:2], 1.0 / objective.temperature)
+    slope_of = functools.partial(rough_slope, zeros=zeros, coarse=columns.packed)
+    parts = [slope_of(objective.divergence, read.log_p, read.log_q, rho=read.rho)]
     if objective.differentiate_p:
-        parts.append(rough_slope(objective.divergence.reversed(), log_q, log_p, zeros))
+        parts.append(slope_of(objective.divergence.reversed(), read.log_q, read.log_p, rho=-read.rho))
     for ref, part in zip(out_refs, parts, strict=True):
-        ref[row, pl.program_id(1)] = jnp.sum(part)
+        ref[read.row, pl.program_id(1)] = jnp.sum(part)
 
 
 def _gradient_kernel(*refs, objective, columns, zeros, num_arrays):
@@ -289,23 +309,23 @@ def _gradient_kernel(*refs, objective, columns, zeros, num_arrays):
     logit_refs, refs = columns.split(refs)
     inputs, out_refs = refs[1 + both : num_arrays], refs[num_arrays:]
     block_ref, *row_refs = inputs
-    row, numbers, p_logits, q_logits = columns.load(logit_refs)
+    read = columns.read(logit_refs, row_refs[:2], 1.0 / objective.temperature)
+    row, numbers, log_p, log_q, rho, q_logits = read
     num_lses = _num_partitions(objective)
     label_ref, weight_ref, factor_ref, *slope_refs = row_refs[num_lses:]
-    log_p = _log_probs(objective, p_logits, row_refs[0], row)
-    log_q = _log_probs(objective, q_logits, row_refs[1], row)
     far, far_grads = None, (None, None)
     if objective.renyi is not None:
         level = slope_refs.pop()[row]
         far, far_grads = renyi.is_far(level), renyi.far_gradients(objective.renyi, level, log_p, log_q)
     weight, factor = weight_ref[row], factor_ref[row]
-    real = (numbers < columns.vocab_size) & (weight != 0.0)
+    real = columns.real(numbers, weight)
+    terms_of = functools.partial(category_terms, zeros=zeros, coarse=columns.packed)
 
     def store(ref, grad):
         grad = jnp.where(real, grad, 0.0).astype(ref.dtype)
         plgpu.store(ref.at[block_ref[0], row, numbers], grad, mask=numbers < ref.shape[2])
 
-    terms = category_terms(objective.divergence, log_p, log_q, zeros)
+    terms = terms_of(objective.divergence, log_p, log_q, rho=rho)
     grad = terms.slope - terms.q * slope_refs[0][row]
     grad = factor * (grad if far is None else jnp.where(far, far_grads[0], grad))
     if objective.label_weight:
@@ -313,7 +333,7 @@ def _gradient_kernel(*refs, objective, columns, zeros, num_arrays):
         grad += objective.label_weight * weight * (soft - (numbers == label_ref[row]).astype(jnp.float32))
     store(out_refs[0], grad)
     if both:
-        dual = category_terms(objective.divergence.reversed(), log_q, log_p, zeros)
+        dual = terms_of(objective.divergence.reversed(), log_q, log_p, rho=-rho)
         grad = dual.slope - dual.q * slope_refs[1][row]
         store(out_refs[1], factor * (grad if far is None else jnp.where(far, far_grads[1], grad)))
     value_ref, *label_refs = out_refs[1 + both :]

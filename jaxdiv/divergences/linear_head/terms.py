@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdiv.divergences import generators, mixtures, record
 from jaxdiv.divergences.linear_head import near_zero
+from jaxdiv.divergences.linear_head.near_zero import Near
 from jaxdiv.divergences.record import FDivergence, Formula
 
 # Closer than this to the ends of their families the cheap forms divide a difference by a small number.
@@ -31,7 +32,15 @@ class Terms(NamedTuple):
     q: jax.Array
 
 
-def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, zeros: bool = True) -> Terms:
+def category_terms(
+    divergence: FDivergence,
+    log_p: jax.Array,
+    log_q: jax.Array,
+    zeros: bool = True,
+    *,
+    rho: jax.Array | None = None,
+    coarse: bool = False,
+) -> Terms:
     r"""The summands of D_f(p || q) = sum of value and of its gradient slope - q * sum of slope in the logits of q.
 
     Args:
@@ -39,6 +48,8 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
         log_p: normalised log-probabilities of p, float32 or float64; -inf is probability 0.
         log_q: those of q, of the same shape.
         zeros: whether -inf may occur; without it the limits are not looked at, which saves a fifth of the work.
+        rho: log_p - log_q, where that is known better than by the difference.
+        coarse: whether rho was rounded to float16: fewer digits for it, and not differentiable.
 
     Returns:
         `Terms` of that shape and dtype. A category with p = 0 adds q f(0) to both sums, one with q = 0 adds
@@ -48,16 +59,17 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     >>> round(float(terms.value[0]), 6), round(float(terms.slope[0]), 6)  # 0.75 log 3 - 0.5 and q - p
     (0.323959, -0.5)
     """
-    rho = log_p - log_q
+    rho = log_p - log_q if rho is None else rho
     one_is_zero, above = jnp.isinf(rho), rho > 0.0
+    near = near_zero.COARSE if coarse else near_zero.FLOAT64 if rho.dtype == jnp.float64 else near_zero.FLOAT32
     if zeros:  # what a missing category makes of it is replaced below, and must be no NaN for derivatives' sake
         rho = jnp.where(jnp.minimum(log_p, log_q) == -jnp.inf, 0.0, rho)
     q = jnp.exp(log_q)
     family, parameter, factor = divergence_family(divergence)
     if family == "power":
-        value, slope = _power(parameter, log_p, rho, q)
+        value, slope = _power(parameter, log_p, rho, q, near)
     elif family == "jensen_shannon":
-        value, slope = _jensen_shannon(parameter, log_p, rho, q)
+        value, slope = _jensen_shannon(parameter, log_p, rho, q, near)
     else:
         value, slope = _general(divergence, log_p, log_q, rho)
     if factor != 1.0:
@@ -72,7 +84,15 @@ def category_terms(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, 
     return Terms(jnp.where(present, value, 0.0), jnp.where(present, slope, 0.0), q)
 
 
-def rough_slope(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, zeros: bool = True) -> jax.Array:
+def rough_slope(
+    divergence: FDivergence,
+    log_p: jax.Array,
+    log_q: jax.Array,
+    zeros: bool = True,
+    *,
+    rho: jax.Array | None = None,
+    coarse: bool = False,
+) -> jax.Array:
     """The slope of `category_terms` with an error relative to q, good enough for a sum that q multiplies.
 
     >>> slope = rough_slope(mixtures.jensen_shannon(), jnp.log(jnp.array([0.75])), jnp.log(jnp.array([0.25])))
@@ -81,9 +101,11 @@ def rough_slope(divergence: FDivergence, log_p: jax.Array, log_q: jax.Array, zer
     """
     family, pi, factor = divergence_family(divergence)
     if family != "jensen_shannon":
-        return category_terms(divergence, log_p, log_q, zeros).slope
+        return category_terms(divergence, log_p, log_q, zeros, rho=rho, coarse=coarse).slope
     q = jnp.exp(log_q)
-    rho = jnp.minimum(log_p - log_q, 80.0)  # beyond it q is nothing beside p, and e^rho too large
+    rho = jnp.minimum(
+        log_p - log_q if rho is None else rho, 80.0
+    )  # beyond it q is nothing beside p, and e^rho too large
     slope = -factor * (1.0 - pi) * q * jnp.log(pi * jnp.exp(rho) + (1.0 - pi))
     return jnp.where(q == 0.0, 0.0, slope) if zeros else slope
 
@@ -108,20 +130,21 @@ def divergence_family(divergence: FDivergence) -> tuple[str, float, float]:
 # polynomials near rho = 0 are made. There p and q are e^rho q and q, and a value is q times the integral of its score.
 
 
-def _power(a: float, log_p: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
+def _power(a: float, log_p: jax.Array, rho: jax.Array, q: jax.Array, near: Near) -> _Pair:
     """F = (r^a - a r - (1 - a)) / (a (a - 1)), slope (1 - r^a) / a."""
-    near, p = jnp.abs(rho) < near_zero.REACH, jnp.exp(log_p)
-    value = q * near_zero.near_zero(_power_score, 2, rho, a)
+    is_near, p = jnp.abs(rho) < near.reach, jnp.exp(log_p)
+    value = q * near_zero.near_zero(_power_score, 2, rho, near, a)
     if a == 0.0:
-        return jnp.where(near, value, p - q * (1.0 + rho)), -q * rho
-    slope = q * near_zero.near_zero(_power_slope, 1, rho, a)
+        return jnp.where(is_near, value, p - q * (1.0 + rho)), -q * rho
+    slope = q * near_zero.near_zero(_power_slope, 1, rho, near, a)
     if a == 1.0:
         far = p * (rho - 1.0) + q, q - p
     else:
         above = rho > 0.0  # from the larger of the two, so that nothing overflows where 0 <= a <= 1
         mixed = jnp.where(above, p, q) * jnp.exp(jnp.where(above, a - 1.0, a) * rho)
-        far = (mixed - a * p - (1.0 - a) * q) / (a * (a - 1.0)), (q - mixed) / a
-    return jnp.where(near, value, far[0]), jnp.where(near, slope, far[1])
+        # Times a constant: a kernel would divide each category.
+        far = (mixed - a * p - (1.0 - a) * q) * (1.0 / (a * (a - 1.0))), (q - mixed) * (1.0 / a)
+    return jnp.where(is_near, value, far[0]), jnp.where(is_near, slope, far[1])
 
 
 def _power_score(rho: np.ndarray, a: float) -> np.ndarray:
@@ -133,16 +156,16 @@ def _power_slope(rho: np.ndarray, a: float) -> np.ndarray:
     return -np.expm1(a * rho) / a
 
 
-def _jensen_shannon(pi: float, log_p: jax.Array, rho: jax.Array, q: jax.Array) -> _Pair:
+def _jensen_shannon(pi: float, log_p: jax.Array, rho: jax.Array, q: jax.Array, near: Near) -> _Pair:
     """F = pi r log r - m log m with m = pi r + 1 - pi, and f - r f' = -(1 - pi) log m."""
-    near, above = jnp.abs(rho) < near_zero.REACH, jnp.maximum(rho, 0.0)
+    is_near, above = jnp.abs(rho) < near.reach, jnp.maximum(rho, 0.0)
     ratio = jnp.exp(-jnp.abs(rho))  # the smaller of p and q over the larger
     # Of the mixture over the larger of the two.
     log_m = jnp.log(jnp.where(rho > 0.0, pi + (1.0 - pi) * ratio, (1.0 - pi) + pi * ratio))
-    log_m_over_q = jnp.where(near, near_zero.near_zero(_log_mixture, 1, rho, pi), log_m + above)
+    log_m_over_q = jnp.where(is_near, near_zero.near_zero(_log_mixture, 1, rho, near, pi), log_m + above)
     slope = -(1.0 - pi) * q * log_m_over_q
     far = pi * jnp.exp(log_p) * ((rho - above) - log_m) + slope
-    return jnp.where(near, q * near_zero.near_zero(_mixture_score, 2, rho, pi), far), slope
+    return jnp.where(is_near, q * near_zero.near_zero(_mixture_score, 2, rho, near, pi), far), slope
 
 
 def _log_mixture(rho: np.ndarray, pi: float) -> np.ndarray:

@@ -162,7 +162,7 @@ def test_padding_gets_no_gradient():
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
-def test_lowers_for_cuda(objective):
+def test_lowers_for_cuda(objective, hopper):
     """Every operation of the kernel exists in Triton: found out without a GPU."""
     labels = jax.ShapeDtypeStruct((4,), jnp.int32) if objective.label_weight else None
     logits, weights = jax.ShapeDtypeStruct((4, 20_000), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.float32)

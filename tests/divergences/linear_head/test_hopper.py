@@ -96,10 +96,20 @@ def test_close_models_keep_the_digits_of_their_difference():
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
-def test_lowers_for_cuda(objective):
-    run = functools.partial(packed_logits, objective=objective, num_programs=132)
-    lowered = jax.jit(run).trace(*arrays(256, 1024, 256, 128)).lower(lowering_platforms=("cuda",))
-    assert "mosaic_gpu" in lowered.as_text()
+def test_lowers_for_cuda(objective, hopper):
+    """The kernel, and those that read what it writes."""
+
+    def run(weights, labels, buffer, *args):
+        packed = packed_logits(*args, objective=objective, num_programs=132)
+        buffers = GradientBuffers(buffer, buffer if objective.differentiate_p else None)
+        labels = labels if objective.label_weight else None
+        return fused_rows(objective, packed, weights, labels, 1024, buffers, 0, zeros=False)
+
+    per_token = [jax.ShapeDtypeStruct((256,), dtype) for dtype in (jnp.float32, jnp.int32)]
+    buffer = jax.ShapeDtypeStruct((1, 256, 1024), jnp.float32)
+    args = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((256, 256), (1024, 256), (256, 128), (1024, 128))]
+    text = jax.jit(run).trace(*per_token, buffer, *args).lower(lowering_platforms=("cuda",)).as_text()
+    assert "mosaic_gpu" in text and "linear_head_gradient_kernel" in text
 
 
 def test_what_can_be_packed(monkeypatch):

@@ -11,6 +11,7 @@ from jaxdiv.divergences.linear_head import near_zero, terms
 from jaxdiv.divergences.linear_head.early import early_parts, early_power, early_sums, num_early_parts, total_lse
 from jaxdiv.divergences.linear_head.rows import Objective
 from jaxdiv.divergences.linear_head.terms import category_terms, rough_slope
+from tests.divergences.linear_head.cases import name_of
 
 POINTS = np.concatenate([-np.logspace(-0.01, -6, 40), [0.0], np.logspace(-6, -0.01, 40)])
 _e = mpmath.expm1
@@ -42,7 +43,7 @@ def test_leading_coefficients_that_are_exactly_zero_stay_zero(monkeypatch):
     # Whether rounding leaves an exact zero depends on the processor; numpy then returns a shorter table.
     near_zero.coefficients.cache_clear()
     monkeypatch.setattr(near_zero.chebyshev, "chebfit", lambda t, y, degree: np.array([0.5, 0.5, 0.0, 0.0]))
-    assert near_zero.coefficients(lambda rho: rho, (), 1, 3) == (0.5, 0.5, 0.0, 0.0)
+    assert near_zero.coefficients(lambda rho: rho, (), 1, near_zero.Near(1.0, 3)) == (0.5, 0.5, 0.0, 0.0)
     near_zero.coefficients.cache_clear()
 
 
@@ -52,11 +53,29 @@ def test_relative_error_near_zero(name, dtype, x64):
     ours, exact, order, parameters = FUNCTIONS[name]
     rho = jnp.asarray(POINTS, dtype)
     for parameter in parameters:
-        got = near_zero.near_zero(ours, order, rho, parameter)
+        near = near_zero.FLOAT32 if dtype == "float32" else near_zero.FLOAT64
+        got = near_zero.near_zero(ours, order, rho, near, parameter)
         assert got.dtype == rho.dtype
         with mpmath.workdps(40):
             expected = [float(exact(mpmath.mpf(float(x)), mpmath.mpf(parameter))) for x in rho]
         np.testing.assert_allclose(got, expected, rtol=6e-7 if dtype == "float32" else 3e-14)
+
+
+COARSE = [kl(), reverse_kl(), alpha(0.3), alpha(0.7), *map(jensen_shannon, (0.01, 0.1, 0.5, 0.99))]
+
+
+@pytest.mark.parametrize("divergence", COARSE, ids=name_of)
+def test_coarse_terms(divergence, x64):
+    """Half of float16's rounding of the log-ratio at most, however close the models."""
+    size = np.concatenate([np.logspace(-5, np.log10(0.25), 200), np.linspace(0.25, 12.0, 200)])
+    rho = np.concatenate([-size, size])
+    rho = rho.astype(np.float32).astype(np.float64)
+    log_p, log_q = -1.0 + np.minimum(rho, 0.0), -1.0 - np.maximum(rho, 0.0)
+    exact = category_terms(divergence, jnp.asarray(log_p), jnp.asarray(log_q))
+    log_p, log_q, rho = (jnp.asarray(x, jnp.float32) for x in (log_p, log_q, rho))
+    coarse = category_terms(divergence, log_p, log_q, rho=rho, coarse=True)
+    for got, wanted in zip(coarse, exact, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2.0**-13)
 
 
 def test_which_have_early_sums():

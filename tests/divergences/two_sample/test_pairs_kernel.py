@@ -30,7 +30,7 @@ def test_interpreted(n, m, d):
     _check(tiled_squared_distances(x, y, tile=16, interpret=True), x, y)
 
 
-def test_lowers_for_cuda():
+def test_lowers_for_cuda(hopper):
     shapes = jax.ShapeDtypeStruct((1000, 64), jnp.float32), jax.ShapeDtypeStruct((3001, 64), jnp.float32)
     lowered = jax.jit(tiled_squared_distances).trace(*shapes).lower(lowering_platforms=("cuda",))
     assert "squared_distances" in lowered.as_text(debug_info=True)

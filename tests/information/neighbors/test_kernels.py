@@ -69,7 +69,7 @@ def test_batches_interpreted():
 
 
 @pytest.mark.parametrize("num_features", [1, 8, 64])
-def test_lowers_for_cuda(num_features):
+def test_lowers_for_cuda(num_features, hopper):
     data = jax.ShapeDtypeStruct((1000, num_features), jnp.float32)
     radius = jax.ShapeDtypeStruct((1000,), jnp.float32)
     lowered = jax.jit(functools.partial(kernels.nearest, k=8)).trace(data).lower(lowering_platforms=("cuda",))
