@@ -129,13 +129,13 @@ class Config:
         hidden = {"dense": _multiple(8 * self.width // 3), "hourglass": _multiple(self.width // 2), "moe": None}
         fields: dict[str, Any] = {"num_kv_heads": self.kv_heads}
         if self.attention == "mla":
-            fields |= {"kv_rank": self.kv_rank or self.width // 2, "rope_dim": self.rope_dim}
+            fields |= {"kv_rank": self.width // 2 if self.kv_rank is None else self.kv_rank, "rope_dim": self.rope_dim}
         if self.feed_forward == "moe":
             names = ("num_experts", "experts_per_token", "num_shared_experts")
             fields |= {name: getattr(self, name) for name in names}
-            fields |= {"expert_hidden": self.expert_hidden or self.width}
+            fields |= {"expert_hidden": self.width if self.expert_hidden is None else self.expert_hidden}
         else:
-            fields |= {"hidden": self.hidden or hidden[self.feed_forward]}
+            fields |= {"hidden": hidden[self.feed_forward] if self.hidden is None else self.hidden}
         prompt = MAX_PROMPT if self.prompt is None else len(self.prompt.encode())
         return DecoderConfig(
             vocab_size=256, width=self.width, num_layers=self.layers, num_heads=self.heads, attention=self.attention,

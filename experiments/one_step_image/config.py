@@ -34,6 +34,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         _check_counts("training", steps=self.steps, batch_size=self.batch_size)
         check_range("Config", "training.seed", self.seed, 0)
+        check_range("Config", "training.learning_rate", self.learning_rate, 0, open_low=True)
+        check_range("Config", "training.ema_decay", self.ema_decay, 0, 1, open_high=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,12 @@ class StudentConfig:
         if self.latent_dims is not None:
             _check_counts("distill", latent_dims=self.latent_dims)
         check_range("Config", "distill.seed", self.seed, 0)
-        check_range("Config", "distill.init_sigma", self.init_sigma, 0, open_low=True)
+        for name in ("init_sigma", "learning_rate", "fake_rate_factor", "clip_norm", "noise_std"):
+            if getattr(self, name) != "auto":
+                check_range("Config", f"distill.{name}", getattr(self, name), 0, open_low=True)
+        if self.adam_b1 != "auto":
+            check_range("Config", "distill.adam_b1", self.adam_b1, 0, 1, open_high=True)
+        check_range("Config", "distill.ema_decay", self.ema_decay, 0, 1, open_high=True)
 
 
 @dataclasses.dataclass(frozen=True)

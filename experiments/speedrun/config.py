@@ -205,10 +205,10 @@ class Config:
             for layer in student.gan_layers or ():
                 check_range("Config", "student.gan_layers", layer, -num_maps, num_maps - 1)
         data_free = self.is_data_free  # asks for the method, which refuses what does not fit
-        if student.gan_layers is not None and data_free:
-            raise fail(
-                "Config", "student.gan_layers", "is given", f"none, since {self.method} has no discriminator here"
-            )
+        for name in ("gan_layers", "feature_source", "discriminator_weight", "r1_weight"):
+            if getattr(student, name) is not None and data_free:
+                expected = f"none, since {self.method} has no discriminator here"
+                raise fail("Config", f"student.{name}", "is given", expected)
 
     @property
     def unet(self) -> UNetConfig:

@@ -102,7 +102,7 @@ def cosine_schedule(*, offset: float = 0.0) -> Schedule:
         offset: 0 as Salimans and Ho use it; 0.008 as Nichol and Dhariwal do.
 
     Returns:
-        The `Schedule`, t in [0, 1]; the noise level at t = 1 is infinite (in floating point: huge).
+        The `Schedule`, t in [0, 1]; the noise level at t = 1 is infinite.
 
     Raises:
         ValueError: if ``offset`` is negative or not finite.
@@ -118,6 +118,10 @@ def cosine_schedule(*, offset: float = 0.0) -> Schedule:
     def angle(t: Array) -> Array:
         return 0.5 * np.pi * (t + offset) / (1 + offset)
 
+    def fall(t: Array) -> Array:
+        # The cosine of the angle as a sine of what is left to pi / 2, so that t near 1 keeps its digits.
+        return jnp.sin(0.5 * np.pi * (1 - t) / (1 + offset))
+
     def rise(t: Array) -> Array:
         # sqrt(cos(a)^2 - cos(b)^2) as a product of sines; b - a is taken from t so that t near 0 keeps its digits.
         return jnp.sqrt(jnp.sin(0.5 * np.pi * t / (1 + offset)) * jnp.sin(angle(t) + start))
@@ -130,9 +134,9 @@ def cosine_schedule(*, offset: float = 0.0) -> Schedule:
         return jnp.arctan2(np.cos(start) * difference, scale) * (1 + offset) / (0.5 * np.pi)
 
     return _schedule(
-        alpha=lambda t: jnp.cos(angle(t)) / np.cos(start),
+        alpha=lambda t: fall(t) / np.cos(start),
         s=lambda t: rise(t) / np.cos(start),
-        noise_level=lambda t: rise(t) / jnp.cos(angle(t)),
+        noise_level=lambda t: rise(t) / fall(t),
         time_of=time_of,
     )
 

@@ -19,6 +19,7 @@ from jaxdiv.distillation.draws import draw
 from jaxdiv.distillation.fake_step import FakeInfo, fake_loss
 from jaxdiv.distillation.ratio import RatioState, init_ratio
 from jaxdiv.distillation.student_step import student_loss
+from jaxdiv.numerics import promote
 from jaxdiv.typing import Array, PRNGKey, PyTree
 
 
@@ -73,12 +74,20 @@ class Info(NamedTuple):
 
 
 def _skipping(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    # A skipped step's zeros have the gradient's dtype, and Muon's updates float32.
+    def update_fn(gradient: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        changes, state = optimizer.update(gradient, state, params)
+        return jax.tree.map(lambda change, g: change.astype(g.dtype), changes, gradient), state
+
     # Never give up and apply a non-finite update: the count in the state tells the user.
-    return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
+    inner = optax.GradientTransformation(optimizer.init, update_fn)
+    return optax.apply_if_finite(inner, max_consecutive_errors=2**31 - 1)
 
 
 def init(config: Config, *, student: PyTree, fake: PyTree, head: PyTree = None, key: PRNGKey) -> State:
     """The state before the first cycle. Parameters are copied: the teacher's may be given twice and the state donated.
+
+    The average of the student is kept in float32 at least.
 
     Args:
       config: the run.
@@ -102,7 +111,8 @@ def init(config: Config, *, student: PyTree, fake: PyTree, head: PyTree = None, 
         raise fail("init", "head", "is None", "the parameters of a discriminator head, which this method needs")
     if head is not None and not config.method.needs_discriminator:
         raise fail("init", "head", "is given", "None, since this method has no discriminator")
-    student, ema, fake, head = jax.tree.map(jnp.array, (student, student, fake, head))
+    ema = jax.tree.map(lambda x: jnp.array(promote(x)), student)
+    student, fake, head = jax.tree.map(jnp.array, (student, fake, head))
     return State(
         student=student,
         student_ema=ema,

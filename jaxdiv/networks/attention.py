@@ -89,8 +89,8 @@ def cached_attention(
 
     Args:
         queries: parts [B, G, R, T, D_i]; group g is shared by R query heads.
-        keys: the cache's parts [B, G, S, D_i]; slots from ``length`` on are not looked at.
-        values: [B, G, S, Dv].
+        keys: the cache's parts [B, G, S, D_i].
+        values: [B, G, S, Dv]; those of slots from ``length`` on count 0 times, and must be finite.
         new_keys: parts [B, G, T, D_i].
         new_values: [B, G, T, Dv].
         length: tokens in the cache, an integer scalar, traced or not.

@@ -66,11 +66,15 @@ def update_balance(balance: ArrayLike, load: ArrayLike, *, rate: float = 1e-3) -
     return balance + step.astype(balance.dtype)
 
 
-def choose_experts(scores: Array, balance: Array, *, num_chosen: int, scale: float) -> tuple[Array, Array]:
-    """The experts [N, k] of each token, by scores [N, E] + balance [E], and their weights [N, k], by scores alone."""
-    _, experts = jax.lax.top_k(jax.lax.stop_gradient(scores) + balance, num_chosen)
-    chosen = jnp.take_along_axis(scores, experts, axis=-1)
-    return experts, scale * chosen / chosen.sum(axis=-1, keepdims=True)
+def choose_experts(logits: Array, balance: Array, *, num_chosen: int, scale: float) -> tuple[Array, Array]:
+    """The experts [N, k] of each token and their weights [N, k], from router logits [N, E].
+
+    Scores are sigmoids. Those of score + balance [E] are chosen, weights are the shares of the scores alone: a softmax
+    of their logarithms, since all of a token's may be below the least float.
+    """
+    _, experts = jax.lax.top_k(jax.nn.sigmoid(jax.lax.stop_gradient(logits)) + balance, num_chosen)
+    chosen = jnp.take_along_axis(jax.nn.log_sigmoid(logits), experts, axis=-1)
+    return experts, scale * jax.nn.softmax(chosen, axis=-1)
 
 
 def _block_size(num_slots: int, num_experts: int) -> int:
@@ -155,9 +159,9 @@ class ExpertFeedForward(nnx.Module):
         h = self.norm(x).reshape(-1, config.width)
         # A score rounded to TF32 or bfloat16 can change which experts are chosen.
         router = self.router.matrix(dtype)
-        scores = jax.nn.sigmoid(jnp.matmul(h.astype(dtype), router, precision=jax.lax.Precision.HIGHEST))
+        logits = jnp.matmul(h.astype(dtype), router, precision=jax.lax.Precision.HIGHEST)
         experts, weights = choose_experts(
-            scores, balance, num_chosen=config.experts_per_token, scale=config.routed_scale
+            logits, balance, num_chosen=config.experts_per_token, scale=config.routed_scale
         )
         out, sizes = routed_swiglu(h, experts, weights, self.experts, kernel=config.expert_kernel)
         out = out.astype(x.dtype)

@@ -80,20 +80,20 @@ class UNet(nnx.Module):
         check_image_inputs("UNet", x, c_noise, (config.image_size, config.image_size, config.channels))
         embedding = self._embed(c_noise, labels, augment_labels)
         encoder, decoder = encoder_blocks(config), decoder_blocks(config)
-        keys = [None] * (len(encoder) + len(decoder)) if key is None else jax.random.split(key, len(encoder + decoder))
-        keys = dict(zip((block.name for block in encoder + decoder), keys, strict=True))
+        count = len(encoder) + len(decoder)
+        keys = iter([None] * count if key is None else jax.random.split(key, count))
 
         h = self.enc[f"{self._full}_conv"](x.astype(config.compute_dtype()))
         skips, features = [h], []
         for i, block in enumerate(encoder):
-            h = self.enc[block.name](h, embedding, key=keys[block.name])
+            h = self.enc[block.name](h, embedding, key=next(keys))
             skips.append(h)
             if i + 1 == len(encoder) or encoder[i + 1].resample:
                 features.append(h)
         for block in decoder:
             if h.shape[-1] != block.num_in:
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self.dec[block.name](h, embedding, key=keys[block.name])
+            h = self.dec[block.name](h, embedding, key=next(keys))
             if block.name.endswith("_in0"):
                 features.append(h)
         h = self.dec[f"{self._full}_aux_norm"].silu(h)

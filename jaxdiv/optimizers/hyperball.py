@@ -41,9 +41,12 @@ def step_on_sphere(matrices: Array, updates: Array, *, learning_rate: float | Ar
     updates = promote(floating_array("step_on_sphere", "updates", updates))
     check_same_shape("step_on_sphere", matrices=matrices, updates=updates)
     check_scalar("step_on_sphere", "learning_rate", learning_rate, 0.0, math.inf, open_high=True)
+    # By way of the largest entries, so that no square leaves the range.
+    top, u_top = (_nonzero(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)) for x in (matrices, updates))
+    matrices, updates = matrices / top, updates / u_top
     products = matrices * matrices, matrices * updates, updates * updates
     keep, move = _step_factors(*(jnp.sum(x, axis=(-2, -1), keepdims=True) for x in products), rate=learning_rate)
-    return keep * matrices - move * updates
+    return top * (keep * matrices - move * updates)
 
 
 def scale_to_hyperball(
@@ -54,6 +57,9 @@ def scale_to_hyperball(
     sharding: PyTree = None,
 ) -> optax.GradientTransformation:
     """Turns directions into the updates by which `step_on_sphere` moves every matrix; other leaves stay.
+
+    Sums of squares of a matrix and of its direction are taken as they are: a matrix where either is below every float
+    stays where it is, and one where either is beyond every float becomes NaN.
 
     Args:
         learning_rate: a number or a function of the number of steps done.
@@ -112,7 +118,7 @@ def _step(p: Array, u: Array, sums: Sequence[Array], axes: MatrixAxes, rate: flo
 def _step_factors(pp: Array, pu: Array, uu: Array, *, rate: float | Array) -> tuple[Array, Array]:
     """(k, b) with p' = k p - b u, from the inner products of p and u: no norm of the moved matrix is summed up."""
     radius, length = jnp.sqrt(pp), jnp.sqrt(uu)
-    rate = jnp.where(length == 0.0, 0.0, rate)
+    rate = jnp.where((radius == 0.0) | (length == 0.0), 0.0, rate)
     cosine = pu / _nonzero(radius * length)
     keep = 1.0 / _nonzero(jnp.sqrt(jnp.maximum(1.0 - 2.0 * rate * cosine + rate * rate, 0.0)))
     return keep, keep * rate * radius / _nonzero(length)

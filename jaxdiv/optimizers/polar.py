@@ -89,8 +89,8 @@ def _normalized(x: Array, safety: float) -> Array:
     x = promote(x)
     top = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
     x = x / jnp.where(top == 0.0, 1.0, top)
-    norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=(-2, -1), keepdims=True))
-    return x / (safety * jnp.where(norm == 0.0, 1.0, norm))
+    squares = jnp.sum(jnp.square(x), axis=(-2, -1), keepdims=True)
+    return x / (safety * jnp.sqrt(jnp.where(squares == 0.0, 1.0, squares)))  # the root of 0 has no derivative
 
 
 def _standard(x: Array, schedule: Schedule, kernels: Kernels) -> Array:

@@ -75,20 +75,26 @@ def clip_qk(
     # query and key of a head together make g
     factors = {"query": g / jnp.repeat(shared, heads // groups, axis=-1), "rotary": g, "key": shared, "keep": ones}
     compiled = _compile_rules(rules)
-    matched = set()
+    matched, sizes = set(), {"query": set(), "key": set()}
 
     def scaled(path: tuple, leaf: Array) -> Array:
         name = path_name(path)
         for index, (pattern, parts) in enumerate(compiled):
             if pattern.search(name):
                 matched.add(index)
-                return _scale_heads(name, leaf, parts, factors)
+                scaled_leaf = _scale_heads(name, leaf, parts, factors)
+                if (role := parts[0][0]) in sizes and parts[0][1] is None:
+                    sizes[role].add(leaf.shape[-1] // factors[role].shape[-1])
+                return scaled_leaf
         return leaf
 
     clipped = jax.tree_util.tree_map_with_path(scaled, params)
     for index, (pattern, _) in enumerate(compiled):
         if index not in matched:
             raise fail("clip_qk", "rules", f"holds {pattern.pattern!r}", "a regular expression that some path matches")
+    if sizes["query"] and sizes["key"] and sizes["query"] != sizes["key"]:
+        columns = " and ".join(f"{role} heads of {sorted(found)}" for role, found in sizes.items())
+        raise fail("clip_qk", "num_kv_heads", f"is {num_kv_heads}, which makes {columns}", "columns of one number")
     return clipped, jnp.sum(clip, dtype=jnp.int32)
 
 

@@ -23,7 +23,8 @@ Rule = tuple[str, Any]
 ADAMW = "adamw"
 
 ADAMW_RULES: tuple[Rule, ...] = (
-    (r"embed", ADAMW),
+    (r"embed|(?<![a-z])emb(?![a-z])", ADAMW),
+    (r"^((params|model)/)?(output|logits|classifier)(/|$)", ADAMW),  # within a layer these are its own projections
     (r"(^|/)w[tp]e(/|$)", ADAMW),
     # a word of its own at the end of a part of the path: lm_head and head_0, but not multi_head or heads
     (r"(?<![a-z])(?<!multi_)head[_\d]*(/|$)", ADAMW),

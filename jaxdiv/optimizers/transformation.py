@@ -39,7 +39,7 @@ def muon(
     radius: str | None = None,
     aux: optax.GradientTransformation | None = None,
     aux_learning_rate: Rate | None = None,
-    aux_weight_decay: float | Array = 0.0,
+    aux_weight_decay: float | Array | None = None,
     mesh: Mesh | None = None,
     sharding: PyTree = None,
     max_stack_bytes: int | None = None,
@@ -63,22 +63,23 @@ def muon(
         kernels: see there.
         scale: see there.
         weight_decay: of the matrices; None is 0.1, or 0 on the hyperball.
-        weight_decay_mask: True where a parameter decays, as `decay_weights` takes it; for the rest as well.
+        weight_decay_mask: True where a parameter decays, as `decay_weights` takes it; for AdamW's as well.
         cautious: let the matrices decay only in entries that the step shrinks, see `decay_weights`.
         second_moment: see there.
         second_moment_decay: see there.
         radius: "hyperball" keeps the norm of each matrix, with steps of ``learning_rate`` times it: `step_on_sphere`.
         aux: an optax transformation for the rest; None is AdamW with decays 0.9 and 0.95 and eps 1e-8, in float32.
         aux_learning_rate: AdamW's, a number or a function; None: ``learning_rate``.
-        aux_weight_decay: AdamW's.
+        aux_weight_decay: AdamW's; None is 0.
         mesh: see there.
         sharding: see there.
         max_stack_bytes: see there.
 
     Returns:
         A transformation whose ``update`` needs params. Its state holds no setting, and its tree depends on none but
-        ``routes``, ``aux`` and ``second_moment``. Under ``optax.inject_hyperparams`` name as static arguments what is
-        callable and no schedule: mesh, and routes, scale or mask as functions.
+        ``routes``, ``aux`` and ``second_moment``. Updates are float32 (float64) for parameters of any dtype. Under
+        ``optax.inject_hyperparams`` name as static arguments max_stack_bytes and what is callable and no schedule:
+        mesh, and routes, scale or mask as functions.
 
     Raises:
         ValueError: for any other argument; at ``init`` and ``update`` for routes that do not fit the parameters.
@@ -97,7 +98,8 @@ def muon(
     if aux_learning_rate is not None:
         _check_schedule("muon", "aux_learning_rate", aux_learning_rate)
     check_choice("muon", "radius", radius, (None, "hyperball"))
-    check_scalar("muon", "aux_weight_decay", aux_weight_decay, 0.0, math.inf, open_high=True)
+    if aux_weight_decay is not None:
+        check_scalar("muon", "aux_weight_decay", aux_weight_decay, 0.0, math.inf, open_high=True)
     directions = scale_by_muon(
         routes=routes, momentum=momentum, nesterov=nesterov, schedule=schedule, dtype=dtype, method=method,
         kernels=kernels, scale=scale, second_moment=second_moment, second_moment_decay=second_moment_decay, mesh=mesh,
@@ -114,13 +116,14 @@ def muon(
         matrices = optax.chain(directions, decay, _scale_by_rate(learning_rate))
     if aux is None:
         rate = learning_rate if aux_learning_rate is None else aux_learning_rate
-        decay = decay_weights(aux_weight_decay, mask=weight_decay_mask)
+        decay = decay_weights(0.0 if aux_weight_decay is None else aux_weight_decay, mask=weight_decay_mask)
         adam = optax.scale_by_adam(b1=0.9, b2=0.95, eps=1e-8)
         aux = _in_float32(optax.chain(adam, decay, _scale_by_rate(rate)))
     else:
         check_instance("muon", "aux", aux, optax.GradientTransformation)
-        if aux_learning_rate is not None:
-            raise fail("muon", "aux_learning_rate", "is given", "none beside aux, which has its own")
+        for name, given in (("aux_learning_rate", aux_learning_rate), ("aux_weight_decay", aux_weight_decay)):
+            if given is not None:
+                raise fail("muon", name, "is given", "none beside aux, which has its own")
 
     def label_fn(params: PyTree) -> PyTree:
         axes = resolve_routes("muon", params, routes)

@@ -97,6 +97,16 @@ def test_cosine_near_data_in_float32_against_mpmath(offset):
         np.testing.assert_allclose(schedule.time_of(jnp.float32(level)), t, rtol=2e-6)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.008])
+def test_cosine_near_noise_in_float32(offset):
+    """Its cosine is 0 there, which a rounded pi / 2 passes."""
+    schedule = cosine_schedule(offset=offset)
+    assert schedule.alpha(jnp.float32(1.0)) == 0.0 and schedule.noise_level(jnp.float32(1.0)) == jnp.inf
+    for left in (2.0**-20, 2.0**-10):
+        exact = np.sin(np.pi / 2 * left / (1 + offset)) / np.cos(np.pi / 2 * offset / (1 + offset))
+        np.testing.assert_allclose(schedule.alpha(jnp.float32(1 - left)), exact, rtol=3e-7)
+
+
 def test_discrete_schedule_is_the_table_at_its_steps(x64):
     schedule = SCHEDULES["discrete"]
     t = np.arange(1000) / 999

@@ -26,6 +26,7 @@ from jaxdiv.distillation import (
     update,
 )
 from jaxdiv.divergences import jensen_shannon
+from jaxdiv.optimizers import muon
 from tests.distillation.analytic import (
     HEAD,
     NETWORKS,
@@ -126,6 +127,19 @@ def test_the_state_is_a_pytree_that_goes_round():
     again = jax.tree.unflatten(tree, leaves)
     assert isinstance(again, State)
     assert_same(run(config_of(GAN), state=again)[0].student, run(config_of(GAN), state=state)[0].student)
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1), muon(0.1, routes="adamw")])
+def test_half_precision_parameters_keep_their_dtype_and_a_float32_average(optimizer):
+    """A scan carries the state, whatever dtype the optimizer's updates have, and a skipped step's zeros fit it."""
+    config = config_of(PLAIN, student_optimizer=optimizer, fake_optimizer=optimizer)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), STUDENT)
+    state = start(config, student=half, fake=jax.tree.map(lambda x: x.astype(jnp.bfloat16), TEACHER))
+    step = functools.partial(update, teacher=TEACHER, config=config, networks=NETWORKS)
+    after, _ = jax.jit(lambda s: jax.lax.scan(lambda s, _: (step(s, Batch())[0], None), s, length=2))(state)
+    assert {x.dtype for x in jax.tree.leaves(after.student)} == {jnp.dtype(jnp.bfloat16)}
+    assert {x.dtype for x in jax.tree.leaves(after.student_ema)} == {jnp.dtype(jnp.float32)}
+    assert differs(after.student, state.student)
 
 
 def test_a_state_started_from_the_teachers_arrays_can_be_donated():

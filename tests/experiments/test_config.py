@@ -105,6 +105,22 @@ def test_the_teachers_samples_as_real_need_pairs():
     assert Config(method="diff_instruct", pairs=0, distill=student).pairs == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", -1.0), ("fake_rate_factor", 0.0), ("clip_norm", -1.0), ("noise_std", 0.0), ("adam_b1", 1.5)]
+    + [("ema_decay", 1.5), ("init_sigma", 0.0)],
+)
+def test_a_bad_rate_is_named_before_the_teacher_is_trained(name, value):
+    with pytest.raises(ValueError, match=f"Config: distill.{name} is {value}"):
+        StudentConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", -1.0), ("ema_decay", 2.0)])
+def test_a_bad_rate_of_the_teacher_is_named(name, value):
+    with pytest.raises(ValueError, match=f"Config: training.{name} is {value}"):
+        TeacherConfig(**{name: value})
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size"])
 def test_a_bad_teacher_setting_is_named(name):
     with pytest.raises(ValueError, match=f"Config: training.{name} is 0"):

@@ -403,6 +403,14 @@ def test_a_bad_setting_is_named(settings, message):
         Config(**settings)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"attention": "mla", "kv_rank": 0}, {"hidden": 0}, {"feed_forward": "moe", "expert_hidden": 0}]
+)
+def test_a_width_of_0_is_refused_and_not_the_default(settings):
+    with pytest.raises(ValueError, match="is 0"):
+        Config(**settings)
+
+
 def test_one_word_changes_the_architecture():
     assert Config(attention="mla").decoder.kv_rank == 64 and Config(attention="mla", kv_rank=8).decoder.kv_rank == 8
     assert Config(feed_forward="hourglass").decoder.hidden == 64 and Config().decoder.hidden == 336

@@ -20,7 +20,10 @@ def routing(num_tokens, num_experts, num_chosen, seed=0):
     scores = 1 / (1 + np.exp(-random.normal(size=(num_tokens, num_experts)) - np.linspace(2, -2, num_experts)))
     scores[:, -1] = 1e-3
     experts, weights = choose_experts(
-        jnp.asarray(scores, jnp.float32), jnp.zeros(num_experts), num_chosen=num_chosen, scale=1.3
+        jnp.asarray(np.log(scores / (1 - scores)), jnp.float32),
+        jnp.zeros(num_experts),
+        num_chosen=num_chosen,
+        scale=1.3,
     )
     shapes = {"gate": (WIDTH, HIDDEN), "up": (WIDTH, HIDDEN), "down": (HIDDEN, WIDTH)}
     kernels = {k: (random.normal(size=(num_experts, *s)) / 2).astype(np.float32) for k, s in shapes.items()}
@@ -77,13 +80,18 @@ def test_all_tokens_to_one_expert(kernel):
 
 
 def test_the_choice_sees_the_balance_and_the_weights_do_not():
-    scores = jnp.array([[0.9, 0.5, 0.4, 0.1]])
-    experts, weights = choose_experts(scores, jnp.zeros(4), num_chosen=2, scale=1.0)
+    logits = jax.scipy.special.logit(jnp.array([[0.9, 0.5, 0.4, 0.1]]))
+    experts, weights = choose_experts(logits, jnp.zeros(4), num_chosen=2, scale=1.0)
     assert experts.tolist() == [[0, 1]]
     np.testing.assert_allclose(weights, [[0.9 / 1.4, 0.5 / 1.4]], rtol=1e-6)
-    experts, weights = choose_experts(scores, jnp.array([-1.0, 0.0, 0.0, 0.35]), num_chosen=2, scale=2.0)
+    experts, weights = choose_experts(logits, jnp.array([-1.0, 0.0, 0.0, 0.35]), num_chosen=2, scale=2.0)
     assert experts.tolist() == [[1, 3]]
     np.testing.assert_allclose(weights, [[2 * 0.5 / 0.6, 2 * 0.1 / 0.6]], rtol=1e-6)
+
+
+def test_scores_below_every_float_still_have_shares():
+    _, weights = choose_experts(jnp.array([[-90.0, -91.0, -300.0]]), jnp.zeros(3), num_chosen=2, scale=1.0)
+    np.testing.assert_allclose(weights, [jax.nn.softmax(jnp.array([-90.0, -91.0]))], rtol=1e-5)
 
 
 def test_experts_may_be_numbered_in_any_order():

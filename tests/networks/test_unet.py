@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxdiv.networks import UNet, UNetConfig, functional, small_8x8
+from jaxdiv.networks.unet_blocks import UNetBlock
 
 CONFIG = UNetConfig(
     image_size=4,
@@ -107,6 +108,22 @@ def test_dropout_follows_the_key(apply_fn, params, out):
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
     assert np.abs(first - out).max() > 1e-3
+
+
+def test_every_block_drops_by_a_key_of_its_own():
+    """Blocks of encoder and decoder share their names."""
+    seen = []
+
+    def note(self, h, embedding, *, key):
+        seen.append(key)
+        return call(self, h, embedding, key=key)
+
+    call = UNetBlock.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UNetBlock, "__call__", note)
+        net = UNet(CONFIG, rngs=nnx.Rngs(0))
+        net(X, C_NOISE, key=jax.random.key(0))
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in seen}) == len(seen) > 4
 
 
 def test_bfloat16_is_close_to_float32(params, out):

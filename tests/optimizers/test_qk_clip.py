@@ -50,6 +50,14 @@ def test_grouped_queries():
     assert np.all(np.abs(new["key"]["kernel"]) <= np.abs(params["key"]["kernel"]) * (1 + 1e-6))
 
 
+def test_keys_of_fewer_heads_ask_for_their_number():
+    """Their columns happen to divide by the queries' heads, and half a head would be scaled by another's factor."""
+    params = {"query": kernel(HEADS * 4), "key": kernel(2 * 4)}
+    with pytest.raises(ValueError, match="^clip_qk: num_kv_heads is None, which makes query heads of .4. and key"):
+        clip_qk(params, S)
+    clip_qk(params, S, num_kv_heads=2)
+
+
 def latent_logits(params, x):
     query = np.asarray(params["query"]["kernel"], np.float64).reshape(LAYERS, WIDTH, HEADS, SIZE + ROPE)
     plain, rotary = query[..., :SIZE].reshape(LAYERS, WIDTH, -1), query[..., SIZE:].reshape(LAYERS, WIDTH, -1)

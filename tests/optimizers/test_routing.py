@@ -36,6 +36,7 @@ def route(path, shape, rules=DEFAULT_RULES):
     ["embedding", "embed_tokens/kernel", "pos_embed", "unembed/kernel", "Embed_0/embedding", "wte", "gpt/wpe/weight"]
     + ["head/kernel", "lm_head/kernel", "head_0/kernel", "LM_Head/w", "out_head/w", "router/kernel"]
     + ["moe/router/gate/kernel", "norm/scale", "LayerNorm_0/scale", "rmsnorm/weight", "q_norm/kernel", "layers/bias"]
+    + ["tok_emb/weight", "pos_emb/weight", "output/weight", "params/output/kernel", "logits/kernel", "classifier/w"]
     + ["dense/biases", "bias_stack", "normalization/kernel", "batch_normalize/w", "gating/kernel", "layer/scale"],
 )  # fmt: skip
 def test_names_for_adamw_at_any_rank(path):
@@ -47,7 +48,7 @@ def test_names_for_adamw_at_any_rank(path):
     ["kernel", "dense/kernel", "attention/query/weight", "w", "mlp/w1", "mlp/w_in", "wq", "wo", "w_qkv", "wi_0"]
     + ["query_kernel", "kernel_0", "Dense_0/kernel", "weights", "heads/kernel", "multi_head_attention/query/kernel"]
     + ["MultiHeadDotProductAttention_0/key/kernel", "mlp/gate/kernel", "gate_proj/kernel", "upscale/kernel"]
-    + ["normal_cell/kernel", "headroom/kernel"],
+    + ["normal_cell/kernel", "headroom/kernel", "attention/output/kernel", "layers/output/w", "member/kernel"],
 )  # fmt: skip
 def test_names_for_muon(path):
     assert route(path, (6, 4)) == PLAIN

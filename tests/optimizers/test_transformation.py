@@ -300,7 +300,7 @@ BAD = {
     "second_moment_decay": [1.0, -0.5, "x"],
     "radius": ["ball", 1.0],
     "aux": ["adamw", optax.adamw],
-    "aux_weight_decay": [-0.1, None],
+    "aux_weight_decay": [-0.1, "0.1"],
     "mesh": ["data", 8],
     "sharding": [PartitionSpec()],
     "max_stack_bytes": [0, 1.5, "all"],
@@ -317,6 +317,8 @@ def test_malformed_arguments(argument):
 def test_arguments_that_contradict_each_other():
     with pytest.raises(ValueError, match="muon: aux_learning_rate is given; expected none beside aux"):
         muon(0.1, aux=optax.sgd(0.1), aux_learning_rate=0.1)
+    with pytest.raises(ValueError, match="muon: aux_weight_decay is given; expected none beside aux"):
+        muon(0.1, aux=optax.sgd(0.1), aux_weight_decay=0.0)
     for extra in ({"weight_decay": 0.1}, {"cautious": True}):
         with pytest.raises(ValueError, match="muon: weight_decay or cautious is given"):
             muon(0.1, radius="hyperball", **extra)

@@ -76,6 +76,11 @@ def test_hyperball_keeps_the_norm_and_turns_by_the_learning_rate(x64):
     cosines = np.sum(np.asarray(new * p), axis=(1, 2)) / norms(p) ** 2
     np.testing.assert_allclose(cosines, 1 / np.sqrt(1 + 0.3**2), rtol=1e-12)
     np.testing.assert_allclose(step_on_sphere(p, 1e9 * u, learning_rate=0.3), new, rtol=1e-9)
+    for size in (1e-22, 1e22):  # whose squares float32 does not hold
+        small = step_on_sphere(jnp.asarray(p, jnp.float32), jnp.asarray(size * u, jnp.float32), learning_rate=0.3)
+        np.testing.assert_allclose(small, new, rtol=1e-5, atol=1e-6)
+        small = step_on_sphere(jnp.asarray(size * p, jnp.float32), jnp.asarray(u, jnp.float32), learning_rate=0.3)
+        np.testing.assert_allclose(small / np.float32(size), new, rtol=1e-5, atol=1e-6)
 
 
 def test_the_whole_step_is_the_one_of_each_matrix():
