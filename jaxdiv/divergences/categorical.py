@@ -189,15 +189,13 @@ def f_divergence_from_probs(
     """
     function = "f_divergence_from_probs"
     checks.check_instance(function, "divergence", divergence, FDivergence)
-    rows = []
-    for row in logit_rows(function, axis, None, p=p, q=q):
-        name = "p" if not rows else "q"
+    rows, given = [], logit_rows(function, axis, None, p=p, q=q)
+    mask = True if where is None else jnp.moveaxis(_mask(function, where, np.shape(p)), axis, -1)
+    for name, row in zip(("p", "q"), given, strict=True):
+        row = jnp.where(mask, row, 0.0)
         if not isinstance(row, jax.core.Tracer) and bool(jnp.any(row < 0.0)):
             raise checks.fail(function, name, "has a negative entry", "non-negative weights")
         rows.append(jnp.where(row == 0.0, -jnp.inf, jnp.log(jnp.where(row == 0.0, 1.0, row))))
-    if where is not None:
-        mask = jnp.moveaxis(_mask(function, where, np.shape(p)), axis, -1)
-        rows = [jnp.where(mask, row, -jnp.inf) for row in rows]
     return logits.value(divergence, 1.0, *rows)
 
 

@@ -67,7 +67,7 @@ def _bregman(potential_fn: LogPartitionFn, p: Array, q: Array, u: Array) -> Arra
 
     The remainder of Taylor's formula, the integral of (1 - t) u^T Hess F(q + t u) u, is a sum of terms >= 0: it has no
     cancellation, however small u is. Two Gauss rules tell its error. Where that is above the rounding of the
-    difference, the points are far apart, and the difference is taken.
+    difference, or both rules have missed a bump between far points, the difference is taken.
     """
     outside = potential_fn(jax.lax.stop_gradient(p)) == jnp.inf
     p, u = jnp.where(outside, q, p), jnp.where(outside, 0.0, u)  # so that the gradient of an infinite value is 0
@@ -90,7 +90,8 @@ def _bregman(potential_fn: LogPartitionFn, p: Array, q: Array, u: Array) -> Arra
     eps = float(jnp.finfo(u.dtype).eps)
     error = jnp.square(coarse - fine) / jnp.maximum(jnp.abs(fine), jnp.finfo(u.dtype).tiny) + 2.0 * eps * jnp.abs(fine)
     rounding = eps * (jnp.abs(at_p) + jnp.abs(at_q) + jnp.abs(slope))
-    value = jnp.where(error <= rounding, fine, direct)
+    agrees = jnp.abs(fine - direct) <= 8.0 * rounding + 8.0 * eps * jnp.abs(fine)
+    value = jnp.where((error <= rounding) & agrees, fine, direct)
     return jnp.where(outside, jnp.inf, jnp.maximum(value, 0.0))
 
 

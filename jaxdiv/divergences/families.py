@@ -194,7 +194,7 @@ def tsallis_divergence(
     """
     checks.check_real("tsallis_divergence", "order", order, 0.0, math.inf, open_high=True)
     rows = logit_rows("tsallis_divergence", axis, where, p_logits=p_logits, q_logits=q_logits)
-    if order == 0:
+    if order < 1e-30:  # 1 / order has a float32 above it
         return -jnp.expm1(-_renyi(0.0, 1.0, *rows))
     return float(order) * f_divergence(alpha(order), p_logits=rows[0], q_logits=rows[1])
 
@@ -343,7 +343,7 @@ def gamma_divergence(
     """
     checks.check_real("gamma_divergence", "gamma", gamma, 0.0, 100.0)
     rows = logit_rows("gamma_divergence", axis, where, p_logits=p_logits, q_logits=q_logits)
-    if gamma == 0:
+    if 1.0 + gamma == 1.0:
         return f_divergence(kl(), p_logits=rows[0], q_logits=rows[1])
     scale = 1.0 + float(gamma)
     return _renyi(1.0 / scale, scale, *rows) / scale

@@ -232,7 +232,11 @@ def gaussian_squared_wasserstein(*, p: Gaussian, q: Gaussian) -> Array:
     """
     pair = read_pair("gaussian_squared_wasserstein", p, q)
     change = jax.lax.stop_gradient(pair.change)  # its derivative is that of the factors
-    spread = squared_bures(pair.scale_p, pair.scale_q, change)
+    # In units of the largest scale: the distance of two covariances takes the fourth power of a scale on the way.
+    unit = jnp.maximum(*(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True) for x in (pair.scale_p, pair.scale_q)))
+    unit = jax.lax.stop_gradient(jnp.where((unit > 0.0) & jnp.isfinite(unit), unit, 1.0))
+    spread = squared_bures(pair.scale_p / unit, pair.scale_q / unit, change / unit / unit)
+    spread = unit[..., 0, 0] * (unit[..., 0, 0] * spread)
     return pair.total(spread + jnp.sum(jnp.square(pair.shift), axis=-1))
 
 

@@ -119,10 +119,10 @@ def alpha(a: float) -> FDivergence:
     `pearson_chi2` / 2, a = -1 is `neyman_chi2` / 2. Reversal takes a to 1 - a.
 
     Args:
-        a: any finite real number; larger values punish r > 1 more.
+        a: a real number in [-10,000, 10,000]; larger values punish r > 1 more.
 
     Raises:
-        ValueError: a is not a finite real number.
+        ValueError: a is not such a number.
 
     Source: Cressie and Read 1984; Amari 2009. The f-DPO paper's alpha is 1 - a.
 
@@ -130,7 +130,7 @@ def alpha(a: float) -> FDivergence:
     2.0
     """
     a = real_parameter("alpha", "a", a)
-    check_range("alpha", "a", a, -INF, INF, open_low=True, open_high=True)
+    check_range("alpha", "a", a, -1e4, 1e4)
     return _power_record(f"alpha({a!r})", a, functools.partial(alpha, 1.0 - a))
 
 

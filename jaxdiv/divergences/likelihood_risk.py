@@ -73,7 +73,7 @@ def estimation_risk(
     check_integer(function, "num_samples", num_samples, 1)
     (natural,) = read_vectors(function, log_partition_fn, natural=natural)
     hessian_fn = jax.hessian(log_partition_fn)
-    n = int(num_samples)
+    n = float(num_samples)  # its square as an integer may be beyond int32
     if statistics_covariance is not None:
         covariance = floating_array(function, "statistics_covariance", statistics_covariance)
         check_shape(function, "statistics_covariance", covariance, (*natural.shape, natural.shape[-1]))

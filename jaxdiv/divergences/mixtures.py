@@ -15,10 +15,12 @@ from jaxdiv.checks import check_range
 from jaxdiv.divergences.record import FDivergence, Formula, no_conjugate, real_parameter, swap
 from jaxdiv.numerics import expm1_scaled, inf_from, lambert_wm1_exp, log1p, log_mix, power_generator, with_limit
 
+_LEAST = 1e-12
+
 
 def _share(function: str, pi: float) -> float:
     pi = real_parameter(function, "pi", pi)
-    check_range(function, "pi", pi, 1e-12, 1.0 - 1e-12)
+    check_range(function, "pi", pi, _LEAST, 1.0 - _LEAST)
     return pi
 
 
@@ -103,7 +105,7 @@ def jensen_shannon(pi: float = 0.5) -> FDivergence:
         score_at_infinity=-math.inf,
         curvature=pi * co,
         score_drop=Formula(_js_drop, (pi / co, co)),
-        partner=functools.partial(jensen_shannon, co),
+        partner=functools.partial(jensen_shannon, max(co, _LEAST)),
     )
 
 

@@ -65,10 +65,14 @@ def _vector(function: str, argument: str, value: Any) -> Array:
 _MIXING = 0.01
 
 
-def _relative(p: Array, q: Array) -> Array:
-    """P log(p / q) with 0 log 0 = 0; jax's own makes NaN infinite."""
+def _relative(p: Array, *factors: Array) -> Array:
+    """P log(p / q) with 0 log 0 = 0 and q a product, which may be below every float; jax's own makes NaN infinite."""
     some = p != 0.0
-    return jnp.where(some, p * jnp.log(jnp.where(some, p, 1.0) / jnp.where(some, q, 1.0)), 0.0)
+    first, *others = (jnp.where(some, q, 1.0) for q in factors)
+    log_ratio = jnp.log(jnp.where(some, p, 1.0) / first)
+    for q in others:  # not p / q / q', which XLA makes p / (q q')
+        log_ratio -= jnp.log(q)
+    return jnp.where(some, p * log_ratio, 0.0)
 
 
 def _log_likelihoods(conditional: Array, decoder: Array) -> Array:
@@ -83,7 +87,7 @@ def _merged(encoder: Array, p_t: Array, p_ty: Array, p_y: Array, beta: Array) ->
     """The encoder with those two clusters made one that lower H(T) - beta I(T; Y) most, if any do."""
 
     def cost(p, p_with_y):
-        return entr(p) - beta * jnp.sum(_relative(p_with_y, p[..., None] * p_y), axis=-1)
+        return entr(p) - beta * jnp.sum(_relative(p_with_y, p[..., None], p_y), axis=-1)
 
     alone = cost(p_t, p_ty)
     change = cost(p_t[:, None] + p_t, p_ty[:, None] + p_ty) - alone[:, None] - alone
@@ -167,7 +171,7 @@ def information_bottleneck_curve(
         encoder = step(before, beta)
         p_t, p_ty = marginals(encoder)
         information_x = jnp.sum(p_x[:, None] * _relative(encoder, jnp.broadcast_to(p_t, encoder.shape)))
-        information_y = jnp.sum(_relative(p_ty, p_t[:, None] * p_y))
+        information_y = jnp.sum(_relative(p_ty, p_t[:, None], p_y))
         change = jnp.max(jnp.abs(encoder - before))
         return encoder, BottleneckCurve(encoder, information_x, information_y, jnp.sum(entr(p_t)), change)
 

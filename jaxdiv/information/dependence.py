@@ -161,5 +161,5 @@ def _center(gram: Array, estimator: str) -> Array:
 
 
 def _inner(left: Array, right: Array, estimator: str) -> Array:
-    count = left.shape[0]
+    count = float(left.shape[0])  # its square as an integer may be beyond int32
     return jnp.sum(left * right) / (count * (count - 3) if estimator == "unbiased" else count**2)

@@ -41,9 +41,12 @@ def discrete_mutual_information(p_xy: Any) -> Estimate:
             "discrete_mutual_information", "p_xy", f"has shape {table.shape}", "shape [..., |X|, |Y|] with entries"
         )
     table = table / jnp.sum(table, axis=(-2, -1), keepdims=True)
-    product = jnp.sum(table, axis=-1, keepdims=True) * jnp.sum(table, axis=-2, keepdims=True)
-    empty = table == 0.0
-    log_ratio = jnp.log(jnp.where(empty, 1.0, table)) - jnp.log(jnp.where(empty, 1.0, product))
-    terms = product * jnp.where(empty, 1.0, power_generator(log_ratio, 1.0))
+    p_x, p_y = jnp.sum(table, axis=-1, keepdims=True), jnp.sum(table, axis=-2, keepdims=True)
+    product, empty = p_x * p_y, table == 0.0
+    some, p_x, p_y = (jnp.where(empty, 1.0, x) for x in (table, p_x, p_y))
+    log_ratio = jnp.log(some / p_x) - jnp.log(p_y)  # the product may be below every float where they are not
+    near = product * power_generator(jnp.minimum(log_ratio, 1.0), 1.0)
+    terms = jnp.where(log_ratio > 1.0, table * (log_ratio - 1.0) + product, near)
+    terms = jnp.where(empty, product, terms)
     ceiling = np.log(min(table.shape[-2:]))
     return make_estimate(jnp.sum(terms, axis=(-2, -1)), kind="plug-in", ceiling=ceiling)

@@ -154,7 +154,7 @@ def bottleneck_gap_scale(information: Any, *, num_samples: int, parameter_inform
     extra = promote(floating_array(function, "parameter_information", parameter_information))
     if extra.shape not in ((), value.shape):
         raise fail(function, "parameter_information", f"has shape {extra.shape}", f"shape () or {value.shape}")
-    return jnp.sqrt((value + extra) / num_samples)
+    return jnp.sqrt((value + extra) / float(num_samples))
 
 
 def mean_estimator_information(*, dimension: int, num_samples: int) -> Array:

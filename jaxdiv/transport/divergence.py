@@ -1,6 +1,7 @@
 """The Sinkhorn divergence between two weighted samples: entropic transport without its bias, never negative."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxdiv.numerics import vary_alike, vary_as
 from jaxdiv.transport.blocks import Cost, iterate, row_error, softmin, zeros_from
@@ -64,9 +65,11 @@ def sinkhorn_divergence(
     function = "sinkhorn_divergence"
     x, y = points(function, p_samples=p_samples, q_samples=q_samples)
     epsilons = strengths(function, epsilon, num_iters, tol, unroll).astype(x.dtype)
+    log_p = log_weights(function, "p_log_weights", p_log_weights, x.shape[:-1], x)
+    log_q = log_weights(function, "q_log_weights", q_log_weights, y.shape[:-1], y)
+    x, y = _kept(x, log_p), _kept(y, log_q)
     cost = cost_between(function, x, y, cost_fn, chunk_size)
-    log_p = log_weights(function, "p_log_weights", p_log_weights, x.shape[:-1], cost)
-    log_q = log_weights(function, "q_log_weights", q_log_weights, y.shape[:-1], cost)
+    log_p, log_q = log_p.astype(cost.dtype), log_q.astype(cost.dtype)
     cost_p, cost_q = (cost_between(function, z, z, cost_fn, chunk_size) for z in (x, y))
     of_p = _self_transport(x, cost_p, log_p, epsilons, tol=tol, unroll=unroll)
     of_q = _self_transport(y, cost_q, log_q, epsilons, tol=tol, unroll=unroll)
@@ -75,6 +78,13 @@ def sinkhorn_divergence(
     )
     biases = regularized_cost(of_p, cost_p) + regularized_cost(of_q, cost_q)
     return regularized_cost(cross, cost) - biases / 2.0
+
+
+def _kept(points: Array, log_weights: Array) -> Array:
+    """Points left out lie on one that is not: a cost centres the points, and far ones would take the others' digits."""
+    kept = jnp.argmax(log_weights, axis=-1)[..., None, None]
+    there = jax.lax.stop_gradient(jnp.take_along_axis(points, kept, axis=-2))
+    return jnp.where(log_weights[..., None] == -jnp.inf, there, points)
 
 
 def _self_transport(

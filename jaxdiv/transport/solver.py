@@ -158,12 +158,17 @@ def sinkhorn(
 
     def step(potentials: tuple[Array, ...], eps: Array) -> tuple[tuple[Array, Array], Array]:
         f, g = potentials
-        exact = softmin(inner, g, columns, eps)
-        return (exact, softmin(other, exact, rows, eps)), row_error(f, exact, rows, eps)
+        exact = _finite(softmin(inner, g, columns, eps), rows)
+        return (exact, _finite(softmin(other, exact, rows, eps), columns)), row_error(f, exact, rows, eps)
 
     (f, g), count = iterate(step, start, strength, tol=tol, unroll=unroll)
     error = row_error(f, softmin(inner, g, columns, strength[-1]), rows, strength[-1])
     return SinkhornResult(f, g, log_a, log_b, epsilons[-1], error, count)
+
+
+def _finite(potential: Array, log_weight: Array) -> Array:
+    """With 0 where a row of weight 0 has no finite cost, so that nothing of it is inf - inf."""
+    return jnp.where((log_weight == -jnp.inf) & jnp.isinf(potential), 0.0, potential)
 
 
 def _start(init: tuple[ArrayLike, ArrayLike] | None, shapes: tuple, cost: Cost) -> tuple[Array, Array]:

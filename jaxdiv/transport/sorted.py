@@ -70,5 +70,11 @@ def _one_pair(x: Array, y: Array, a: Array, b: Array, *, order: float) -> Array:
     inner = jnp.sort(jnp.concatenate([ends_x, ends_y]))
     levels = jnp.concatenate([jnp.zeros(1, x.dtype), inner, jnp.ones(1, x.dtype)])
     middle = (levels[1:] + levels[:-1]) / 2.0  # inside an interval, where rounding cannot pick the wrong step
-    gap = x[by_x][jnp.searchsorted(ends_x, middle)] - y[by_y][jnp.searchsorted(ends_y, middle)]
+
+    def quantiles(values: Array, weights: Array, ends: Array) -> Array:
+        # The last end may fall short of 1, and no point of weight 0 is to have what is left.
+        last = jnp.max(jnp.where(weights > 0.0, jnp.arange(len(weights)), 0))
+        return values[jnp.minimum(jnp.searchsorted(ends, middle), last)]
+
+    gap = quantiles(x[by_x], a[by_x], ends_x) - quantiles(y[by_y], b[by_y], ends_y)
     return jnp.sum((levels[1:] - levels[:-1]) * magnitude(gap) ** order)

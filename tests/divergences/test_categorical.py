@@ -249,6 +249,9 @@ def test_probabilities():
     np.testing.assert_allclose(value, expected, rtol=2e-6)
     assert f_divergence_from_probs(dv.kl(), p=q[1], q=p[1]) == INF
     masked = f_divergence_from_probs(dv.kl(), p=q, q=p, axis=-1, where=np.array([True, True, False]))
+    marked = [x.at[:, 2].set(-1.0) for x in (jnp.asarray(q), jnp.asarray(p))]  # a class that takes no part may hold any
+    again = f_divergence_from_probs(dv.kl(), p=marked[0], q=marked[1], where=np.array([True, True, False]))
+    np.testing.assert_array_equal(again, masked)
     assert np.isfinite(masked).all()
     gradient = jax.grad(lambda p: f_divergence_from_probs(dv.jensen_shannon(), p=p, q=jnp.ones(3)))(
         jnp.array([1.0, 2.0, 0.0])

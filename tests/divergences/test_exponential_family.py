@@ -131,6 +131,15 @@ def test_far_apart_falls_back_to_the_difference():
     np.testing.assert_allclose(got, expected, rtol=2e-6)
 
 
+def test_a_bump_between_far_points_is_not_missed():
+    """The sigmoid's derivative is 0 to float32 at every node of both rules, on which they agree."""
+    p, q = jnp.array([[194.0], [-900.0], [40.0]]), jnp.array([[-106.0], [1000.0], [-45.0]])
+    kl = functools.partial(ef.exponential_family_kl, ef.bernoulli_log_partition)
+    value, slope = jax.vmap(jax.value_and_grad(lambda q, p: kl(p_natural=p, q_natural=q)))(q, p)
+    np.testing.assert_allclose(value, [106.0, 1000.0, 45.0], rtol=1e-5)
+    np.testing.assert_allclose(slope[:, 0], [-1.0, 1.0, -1.0], rtol=1e-5)
+
+
 def test_gaussian_by_quadrature(x64):
     _, p, q = FAMILIES["gaussian"]
     x = np.linspace(-30.0, 30.0, 20001)

@@ -289,6 +289,9 @@ def test_laws(x64):
     for order in (0.3, 2.0, INF):
         close(fm.renyi_entropy(order, logits=a), np.log(V) - fm.renyi_divergence(order, p_logits=a, q_logits=uniform))
     close(fm.gamma_divergence(1e-9, **both), fm.gamma_divergence(0, **both), rtol=1e-8)
+    close(fm.gamma_divergence(1e-17, **both), fm.gamma_divergence(0, **both))
+    assert np.isfinite(jax.grad(lambda p: jnp.sum(fm.gamma_divergence(1e-17, p_logits=p, q_logits=b)))(a)).all()
+    close(fm.tsallis_divergence(1e-40, **both), fm.tsallis_divergence(0, **both))
     close(fm.renyi_divergence(1 + 1e-10, **both), fm.renyi_divergence(1, **both), rtol=1e-8)
     # The product of two pairs: all but Tsallis' add up.
     joint = [(x[0][:, None] + x[1][None, :]).ravel() for x in (a, b)]

@@ -318,6 +318,19 @@ def test_wasserstein_of_singular_factors():
     assert float(g.gaussian_squared_wasserstein(p=p, q=p)) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1e-10, 1e10, 1e15])
+def test_wasserstein_at_any_scale(scale):
+    """Standard deviations s and 2 s: s^2, and -2 s in s of p."""
+
+    def distance(factor):
+        p = Gaussian(jnp.zeros(1), scale_tril=factor * jnp.full((1, 1), scale, jnp.float32))
+        return g.gaussian_squared_wasserstein(p=p, q=Gaussian(jnp.zeros(1), scale_tril=jnp.full((1, 1), 2 * scale)))
+
+    value, slope = jax.value_and_grad(distance)(jnp.float32(1.0))
+    np.testing.assert_allclose(value / np.float32(scale) / np.float32(scale), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(slope / np.float32(scale) / np.float32(scale), -2.0, rtol=1e-5)
+
+
 def test_fisher_rao_against_its_geodesics(x64):
     """2 asinh form against scipy-free integrals: along a mean-free path, and the metric for short ones."""
     one = Gaussian(jnp.array([0.2]), variance=jnp.array([0.5]))

@@ -214,6 +214,7 @@ def test_conjugate_slope_is_the_ratio(case, x64):
     [
         (np.nan, "alpha: a is nan"),
         (np.inf, "alpha: a is inf"),
+        (1e5, "alpha: a is 100000.0"),
         ("0.5", "alpha: a is '0.5'"),
         (None, "expected a real Python number"),
     ],

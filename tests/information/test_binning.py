@@ -22,6 +22,14 @@ def counted(*columns):
     return entropy(counts / counts.sum()), len(counts)
 
 
+def test_cells_whose_product_of_marginals_is_below_every_float():
+    """p log(p / p_x p_y) of a cell that has its row and column for itself."""
+    value = jax.jit(discrete_mutual_information)(jnp.array([[1e-25, 0.0], [0.0, 1.0]])).value
+    np.testing.assert_allclose(value, 5.76e-24, rtol=0.05)
+    table = jax.nn.softmax(jnp.array([60.0, 0.0, 0.0, 5.0])).reshape(2, 2)
+    assert 0.0 <= discrete_mutual_information(table).value < 1e-20
+
+
 def test_exact_tables(x64):
     rng = np.random.default_rng(0)
     tables = rng.uniform(size=(5, 4, 3)) * (rng.uniform(size=(5, 4, 3)) > 0.3)

@@ -158,6 +158,8 @@ def test_independent_constant_and_broken_data():
     broken = run(np.array([[np.nan, 0.5], [0.2, 0.3]]), tishby_betas=np.array([2.0]))
     assert all(np.isnan(value[0]) for value in broken[1:4])
     assert np.isnan(channel_capacity([[np.nan, 1.0], [0.5, 0.5]], num_steps=2).lower)
+    rare = run(jnp.array([[1e-25, 0.0], [0.0, 1.0]], jnp.float32), tishby_betas=jnp.float32([2.0]))
+    assert 0.0 <= rare.information_y[0] < 1e-6
     low = run(jnp.eye(2, dtype=jnp.bfloat16), tishby_betas=jnp.float32([2.0]))
     assert {leaf.dtype for leaf in low} == {jnp.dtype("float32")}
 

@@ -138,12 +138,15 @@ def test_batches_blocks_tolerance_and_dtypes_agree():
     np.testing.assert_allclose(low, plain, rtol=0.05)
 
 
-def test_points_of_weight_zero_do_not_count():
+@pytest.mark.parametrize("pad", [50.0, -1e8])
+def test_points_of_weight_zero_do_not_count(pad):
+    """However far they lie: costs are between centred points."""
     x, y = clouds(6, 5)
     log_a = np.concatenate([weights(6, seed=1), np.full(2, -np.inf, np.float32)])
-    padded = np.concatenate([x, np.full((2, 2), 50.0, np.float32)])
+    padded = np.concatenate([x, np.full((2, 2), pad, np.float32)])
     found = between(padded, y, p_log_weights=log_a)
-    np.testing.assert_allclose(found, between(x, y, p_log_weights=log_a[:6]), rtol=1e-4)
+    np.testing.assert_allclose(found, between(x, y, p_log_weights=log_a[:6]), rtol=2e-6)
+    np.testing.assert_allclose(between(y, padded, q_log_weights=log_a), found, rtol=1e-4)
     gradient = jax.grad(lambda v: between(v, y, p_log_weights=log_a))(padded)
     assert np.isfinite(gradient).all() and (np.asarray(gradient[6:]) == 0).all()
 

@@ -214,6 +214,18 @@ def test_an_infinite_cost_forbids_a_pair():
         assert np.isfinite(gradient).all() and float(gradient[0, 0]) == 0.0
 
 
+def test_a_row_of_weight_zero_may_be_forbidden_altogether():
+    cost = jnp.asarray(np.random.default_rng(0).random((4, 3)), jnp.float32)
+    padded = cost.at[3].set(jnp.inf)
+    log_a = jnp.log(jnp.array([1 / 3, 1 / 3, 1 / 3, 0.0]))
+    result, short = sinkhorn(padded, log_a, epsilon=0.1), sinkhorn(cost[:3], epsilon=0.1)
+    np.testing.assert_allclose(result.f, jnp.append(short.f, 0.0), rtol=1e-5)
+    for value in VALUES:
+        np.testing.assert_allclose(value(result, padded), value(short, cost[:3]), rtol=1e-5)
+        across = value(sinkhorn(padded.T, None, log_a, epsilon=0.1), padded.T)
+        np.testing.assert_allclose(across, value(short, cost[:3]), rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_in_float32_out(dtype):
     cost = jnp.asarray(sqeuclidean(*clouds(6, 7)), dtype)

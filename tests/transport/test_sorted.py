@@ -89,6 +89,17 @@ def test_weight_zero_leaves_a_point_out(x64):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("pad", [1e6, -1e6, 0.3])
+def test_weight_zero_gets_nothing_of_what_rounding_leaves(pad):
+    """Three thirds end at 1 - 6e-8 in float32."""
+    x, y = np.float32([0.1, 0.5, 0.9]), np.float32([0.2, 0.4])
+    log_a = np.log(np.float32([1 / 3, 1 / 3, 1 / 3]))
+    found = transport_cost_1d(
+        p_samples=np.append(x, np.float32(pad)), q_samples=y, p_log_weights=np.append(log_a, np.float32(-np.inf))
+    )
+    np.testing.assert_allclose(found, transport_cost_1d(p_samples=x, q_samples=y), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

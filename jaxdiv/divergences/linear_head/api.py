@@ -119,9 +119,10 @@ def linear_head_divergence(
         p = jax.tree.map(jax.lax.stop_gradient, p)
     if weights is not None:
         p, q = (side._replace(hidden=jnp.where(weights[:, None] == 0.0, 0, side.hidden)) for side in (p, q))
-    problem = Problem(p, q, _labels(labels, leading))
+    labels = _labels(labels, leading)
     vocab_size = _vocab_size(vocab_size, p, q)
-    outside = None if problem.labels is None else _labels_outside(problem.labels, vocab_size, weights)
+    outside = None if labels is None else _labels_outside(labels, vocab_size, weights)
+    problem = Problem(p, q, labels if objective.label_weight else None)
     use_kernels = implementation == "pallas" or (implementation == "auto" and _can_fuse(problem))
     kernels = fastest_kernels(objective, problem, vocab_size) if use_kernels else Kernels.XLA
     sizes = Sizes(

@@ -272,7 +272,7 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
     """Three sweeps: log-sum-exps, sums, gradients."""
     objective, labels = plan.objective, problem.labels
     num_tokens = problem.q.hidden.shape[0]
-    dtype = _sum_dtype(_compute_dtype(problem.q))
+    dtype = jnp.promote_types(*(_sum_dtype(_compute_dtype(side)) for side in (problem.p, problem.q)))
 
     def fold_partition(carry, start, p, q):
         block = rows.log_partition(objective, _logits(p), _logits(q))
@@ -313,6 +313,7 @@ def _by_vocab(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[
         return Gradients(add(carry.p, _side_gradients(p, grad_p.astype(_compute_dtype(p))), start), grads)
 
     def zeros(side: Side) -> Side:
+        dtype = _sum_dtype(_compute_dtype(side))
         bias = None if side.bias is None else jnp.zeros(side.bias.shape, dtype)
         return Side(jnp.zeros(side.hidden.shape, dtype), jnp.zeros_like(side.head), bias)
 

@@ -96,7 +96,7 @@ def kernel_mean(
     if within and unbiased:
         rest = rest * (n / (n - 1))
     elif within:
-        rest = rest + jnp.sum(gram_diagonal(kernel, x) - shift) / n**2
+        rest = rest + jnp.sum(gram_diagonal(kernel, x) - shift) / float(n) ** 2
     return ShiftedMean(shift, rest)
 
 

@@ -47,6 +47,8 @@ class Kernel:
         elif self.bandwidth is not None:
             raise fail("Kernel", "bandwidth", f"is {self.bandwidth!r}", "None: a distance has no bandwidth")
         check_real("Kernel", "exponent", self.exponent, 0.0, math.inf, open_low=True, open_high=True)
+        if self.kind == "polynomial" and self.exponent != int(self.exponent):
+            raise fail("Kernel", "exponent", f"is {self.exponent}", "a whole number for kind 'polynomial'")
         check_real("Kernel", "offset", self.offset, 0.0, math.inf, open_high=True)
         check_option("Kernel", "distances", self.distances, METHODS)
 

@@ -38,9 +38,11 @@ def combine_cauchy_schwarz(means: GramMeans) -> jax.Array:
     # rounding, and its logarithm would be NaN.
     bases = [jnp.maximum(mean.shift, tiny) for mean in means]
     ratios = [(mean.rest + (mean.shift - base)) / base for mean, base in zip(means, bases, strict=True)]
-    rest_p, rest_q, rest = (jnp.log1p(jnp.maximum(ratio, -1.0)) for ratio in ratios)
+    apart = ratios[2] <= -1.0
+    rest_p, rest_q, rest = (jnp.log1p(jnp.where(apart, 0.0, jnp.maximum(ratio, -1.0))) for ratio in ratios)
     base_p, base_q, base = bases
-    return jnp.log1p((base_p - base) / base) + jnp.log1p((base_q - base) / base) + (rest_p + rest_q - 2.0 * rest)
+    value = jnp.log1p((base_p - base) / base) + jnp.log1p((base_q - base) / base) + (rest_p + rest_q - 2.0 * rest)
+    return jnp.where(apart, jnp.inf, value)
 
 
 COMBINE = {"mmd": combine_mmd, "cauchy_schwarz": combine_cauchy_schwarz}
@@ -145,7 +147,7 @@ def kernel_cauchy_schwarz(
     It is -log cos^2 of the angle between the embeddings. With the Gaussian kernel of bandwidth h it is
     -log((\int p q)^2 / (\int p^2 \int q^2)) of the two kernel density estimates of bandwidth h / sqrt 2. "biased" is
     at least 0 up to rounding; "unbiased" leaves out the pairs of a point with itself, which dominate in many
-    dimensions. inf where no kernel value between the samples is above 0 in float32.
+    dimensions. inf, with gradient 0, where no kernel value between the samples is above 0 in float32.
 
     Args:
         p_samples: [n, d] floating; n, m >= 2 if unbiased.

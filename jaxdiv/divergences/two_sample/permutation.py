@@ -24,7 +24,6 @@ from jaxdiv.divergences.two_sample.gram import (
 )
 from jaxdiv.divergences.two_sample.kernels import Kernel
 from jaxdiv.divergences.two_sample.mmd import COMBINE, ESTIMATORS, check_positive_kernel
-from jaxdiv.divergences.two_sample.neighbors import NeighborEstimate
 from jaxdiv.divergences.two_sample.pairs import map_rows
 
 
@@ -34,7 +33,9 @@ class PermutationTest(NamedTuple):
     statistic: jax.Array
     """Of the data as given; scalar."""
     p_value: jax.Array
-    """(1 + number of null values >= statistic) / (1 + num_permutations): at most alpha with probability <= alpha."""
+    """(1 + number of null values >= statistic) / (1 + num_permutations): at most alpha with probability <= alpha.
+
+    NaN where the statistic or a null value is."""
     null: jax.Array
     """Of the relabelled data, [num_permutations]."""
 
@@ -48,6 +49,7 @@ def summarize(statistic: jax.Array, null: jax.Array) -> PermutationTest:
     slack = 4.0 * jnp.finfo(null.dtype).eps * jnp.where(jnp.isfinite(statistic), jnp.abs(statistic), 0.0)
     at_least = jnp.sum(null >= statistic - slack)
     p_value = (1 + at_least).astype(null.dtype) / (1 + null.shape[0])
+    p_value = jnp.where(jnp.isnan(statistic) | jnp.any(jnp.isnan(null)), jnp.nan, p_value)
     return PermutationTest(statistic, p_value, null)
 
 
@@ -109,7 +111,7 @@ def permutation_test(
 
     def scalar(**samples):
         statistic = statistic_fn(**samples)
-        return statistic.value if isinstance(statistic, NeighborEstimate) else statistic
+        return getattr(statistic, "value", statistic)
 
     try:
         statistic = scalar(p_samples=p, q_samples=q)

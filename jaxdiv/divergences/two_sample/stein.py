@@ -119,7 +119,7 @@ def squared_ksd(
     total = jnp.sum(_off_diagonal(kernel, x, score, lambda u: jnp.sum(u, axis=1) / n, chunk_size)) / n
     if estimator == "unbiased":
         return total * (n / (n - 1))
-    return total + jnp.sum(_stein_diagonal(kernel, score)) / n**2
+    return total + jnp.sum(_stein_diagonal(kernel, score)) / float(n) ** 2
 
 
 def stein_bootstrap_test(

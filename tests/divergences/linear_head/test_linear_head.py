@@ -195,6 +195,27 @@ def test_labels_alone_do_not_look_at_the_divergence():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_label_weight_of_0_is_the_divergence_alone(form):
+    data = arrays()
+    alone = jax.jit(lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form]))(data)
+    zero = jax.jit(lambda d: linear_head_divergence(jd.kl(), **d, **FORMS[form], labels=LABELS, label_weight=0.0))(data)
+    np.testing.assert_array_equal(zero, alone)
+    with pytest.raises(ValueError, match="labels contain"):
+        linear_head_divergence(jd.kl(), **data, labels=LABELS + VOCAB, label_weight=0.0)
+
+
+def test_a_teacher_in_float64_and_a_student_in_float32(x64):
+    data = arrays()
+    wide = {n: x.astype(jnp.float64) if n.startswith("p_") else x for n, x in data.items()}
+    for form in FORMS.values():
+        value, grads = jax.jit(jax.value_and_grad(lambda d, form=form: linear_head_divergence(jd.kl(), **d, **form)))(
+            wide
+        )
+        np.testing.assert_allclose(value, dense(jd.kl(), in_float64(data)).mean(), rtol=2e-6)
+        assert grads["q_head"].dtype == jnp.float32
+
+
 def test_labels_out_of_range():
     """Refused where they are known and count; NaN under a trace."""
     data = arrays()

@@ -62,6 +62,21 @@ def test_cauchy_schwarz_of_samples_far_apart(gap):
     assert kernel_cauchy_schwarz(p_samples=p, q_samples=p + 1e3, kernel=ts.gaussian_kernel(1.0)) == np.inf
 
 
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+def test_cauchy_schwarz_is_infinite_with_gradient_0_where_no_kernel_value_is_left(estimator):
+    p = jnp.array([[0.0], [1e3]])
+    fn = functools.partial(kernel_cauchy_schwarz, kernel=ts.gaussian_kernel(1.0), estimator=estimator)
+    value, gradient = jax.value_and_grad(lambda p: fn(p_samples=p, q_samples=p + 1e5))(p)
+    assert value == np.inf and not np.any(gradient)
+
+
+def test_biased_statistics_of_more_points_than_the_root_of_int32():
+    many = jax.ShapeDtypeStruct((46_341, 1), jnp.float32)
+    biased = functools.partial(ts.squared_mmd, estimator="biased", kernel=ts.gaussian_kernel(1.0))
+    for fn in (biased, ts.energy_distance):
+        assert jax.eval_shape(lambda x, fn=fn: fn(p_samples=x, q_samples=x), many).shape == ()
+
+
 @pytest.mark.parametrize("sizes", [(20, 20), (31, 12)])
 def test_energy_distance_is_the_square_of_scipys(sizes, x64):
     p, q = samples(2, *sizes, 1)

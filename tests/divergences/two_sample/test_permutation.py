@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +164,27 @@ def test_values_equal_to_rounding_count_and_infinities_too():
     assert float(summarize(jnp.float32(1.0), null).p_value) == 0.75
     infinite = summarize(jnp.float32(jnp.inf), jnp.array([jnp.inf, 0.0, 1.0]))
     assert float(infinite.p_value) == 0.5
+
+
+def test_nan_has_no_level():
+    """No null value is at least NaN, which is not the strongest evidence there is."""
+    assert np.isnan(summarize(jnp.float32(jnp.nan), jnp.zeros(3)).p_value)
+    assert np.isnan(summarize(jnp.float32(1.0), jnp.array([0.0, jnp.nan])).p_value)
+    broken = jnp.ones((5, 2)).at[0, 0].set(jnp.nan)
+    assert np.isnan(ts.kernel_permutation_test(jax.random.key(0), p_samples=broken, q_samples=jnp.ones((5, 2))).p_value)
+
+
+def test_an_estimate_of_any_kind_is_its_value():
+    class Estimate(NamedTuple):
+        value: jax.Array
+        note: str = "none"
+
+    def gap(*, p_samples, q_samples):
+        return Estimate(jnp.abs(jnp.mean(p_samples) - jnp.mean(q_samples)))
+
+    points = jnp.arange(10.0)[:, None]
+    result = ts.permutation_test(jax.random.key(0), gap, p_samples=points, q_samples=points + 50.0, num_permutations=19)
+    assert float(result.statistic) == 50.0
 
 
 def test_samples_far_apart_are_the_least_likely_labelling():
