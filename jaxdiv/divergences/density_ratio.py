@@ -16,6 +16,10 @@ from jaxdiv.divergences.variational import sample_pair
 from jaxdiv.numerics import promote, vary_alike, vary_as
 from jaxdiv.typing import Array, ArrayLike
 
+# A GPU's tf32 would end Newton's steps at three digits, and the masses of bins.
+_matmul = functools.partial(jnp.matmul, precision="highest")
+_einsum = functools.partial(jnp.einsum, precision="highest")
+
 
 def _classes(
     function: str, p_logits: ArrayLike, q_logits: ArrayLike, prior: float | None
@@ -122,20 +126,20 @@ def _fit(p: Array, q: Array, share: float, with_shift: bool, num_steps: int) -> 
     sizes = 0.5 ** jnp.arange(10, dtype=p.dtype)
 
     def loss(theta):
-        return jnp.sum(weights * jax.nn.softplus(-sign * (features @ theta)))
+        return jnp.sum(weights * jax.nn.softplus(-sign * _matmul(features, theta)))
 
     def newton(state):
         theta, _, step = state
-        z = features @ theta
-        slope = features.T @ (-weights * sign * jax.nn.sigmoid(-sign * z))
-        curvature = features.T @ ((weights * jax.nn.sigmoid(z) * jax.nn.sigmoid(-z))[:, None] * features)
+        z = _matmul(features, theta)
+        slope = _matmul(features.T, -weights * sign * jax.nn.sigmoid(-sign * z))
+        curvature = _matmul(features.T, (weights * jax.nn.sigmoid(z) * jax.nn.sigmoid(-z))[:, None] * features)
         ridge = 4.0 * eps * jnp.trace(curvature) + jnp.finfo(p.dtype).tiny
         move = -jnp.linalg.solve(curvature + ridge * jnp.eye(2, dtype=p.dtype), slope)
         trials = theta + sizes[:, None] * move
         now = loss(theta)
         allowed = jax.vmap(loss)(trials) <= now * (1.0 + 4.0 * eps)
         theta = jnp.where(jnp.any(allowed), trials[jnp.argmax(allowed)], theta)
-        return theta, -jnp.dot(slope, move), step + 1  # twice the loss that a quadratic would still lose
+        return theta, -_matmul(slope, move), step + 1  # twice the loss that a quadratic would still lose
 
     def unfinished(state):
         return (state[1] > 4.0 * eps) & (state[2] < num_steps)
@@ -241,9 +245,9 @@ def calibration_error(
     weights = from_p + from_q.astype(p.dtype)
     index = jnp.minimum(jnp.floor(probability * num_bins), num_bins - 1).astype(jnp.int32)
     member = jax.nn.one_hot(index, num_bins, dtype=probability.dtype)
-    mass = jnp.einsum("...nb,n->...b", member, weights)
+    mass = _einsum("...nb,n->...b", member, weights)
     total = jnp.where(mass > 0.0, mass, 1.0)
-    confidence = jnp.einsum("...nb,...n->...b", member, weights * probability) / total
-    frequency = jnp.einsum("...nb,n->...b", member, from_p) / total
+    confidence = _einsum("...nb,...n->...b", member, weights * probability) / total
+    frequency = _einsum("...nb,n->...b", member, from_p) / total
     value = jnp.sum(mass * jnp.abs(frequency - confidence), axis=-1)
     return CalibrationError(value, confidence, frequency, mass)

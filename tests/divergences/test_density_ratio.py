@@ -213,3 +213,11 @@ def test_bad_options():
             log_ratio_from_logits(bad, prior=0.5)
     with pytest.raises(ValueError, match="Calibration.apply: logits"):
         fit_calibration(**good).apply("x")
+
+
+def test_no_product_at_a_gpus_default_precision():
+    """Tf32 would end Newton's steps at three digits, and the masses of bins."""
+    p, q = jnp.linspace(-1.0, 2.0, 40), jnp.linspace(-2.0, 1.0, 50)
+    for fn in (fit_calibration, calibration_error):
+        text = str(jax.make_jaxpr(lambda p, q, fn=fn: fn(p_logits=p, q_logits=q))(p, q))
+        assert text.count("HIGHEST") == 2 * text.count("dot_general[") > 4

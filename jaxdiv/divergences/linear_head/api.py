@@ -153,7 +153,8 @@ def linear_head_divergence(
 
 def _can_fuse(problem: Problem) -> bool:
     """The kernels are for one device, and their outputs say nothing of the axes of a `shard_map`, even of one."""
-    return can_fuse(problem.p.head.dtype, problem.q.head.dtype) and not varying_axes(problem)
+    dtypes = [x.dtype for x in jax.tree.leaves((problem.p, problem.q))]
+    return can_fuse(*dtypes) and not varying_axes(problem)
 
 
 def _objective(divergence: Any, temperature: Any, labels: Any, label_weight: Any, differentiate_p: bool) -> Objective:
