@@ -103,9 +103,8 @@ def rough_slope(
     if family != "jensen_shannon":
         return category_terms(divergence, log_p, log_q, zeros, rho=rho, coarse=coarse).slope
     q = jnp.exp(log_q)
-    rho = jnp.minimum(
-        log_p - log_q if rho is None else rho, 80.0
-    )  # beyond it q is nothing beside p, and e^rho too large
+    rho = log_p - log_q if rho is None else rho
+    rho = jnp.minimum(rho, 80.0)  # beyond it q is nothing beside p, and e^rho too large
     slope = -factor * (1.0 - pi) * q * jnp.log(pi * jnp.exp(rho) + (1.0 - pi))
     return jnp.where(q == 0.0, 0.0, slope) if zeros else slope
 
