@@ -23,6 +23,7 @@ from experiments.speedrun.pixels import load_pixels
 from experiments.speedrun.plots import save_curves
 from experiments.speedrun.record import format_records, read_results, record_lines
 from experiments.speedrun.run import run, use_compilation_cache
+from jaxdiv.checks import fail
 
 # The published methods, all with one fake step and the same adversarial weight (the defaults); then one choice at a
 # time on top of the default.
@@ -71,6 +72,15 @@ def config_of(name: str, seed: int, out: Path, **shared: Any) -> Config:
     return Config(directory=directory, seed=seed, change=name, resume=True, student=student, **settings, **shared)
 
 
+def _is_finished(config: Config) -> bool:
+    """Whether its folder holds the result of this very run; that of another is an error."""
+    for result in read_results([config.run_directory]):
+        if result["facts"]["settings_hash"] != config.settings_hash:
+            raise fail("speedrun_methods", "out", f"has {config.run_directory} of other settings", "another folder")
+        return result["finished"]
+    return False
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     shared |= {"cache": args.out / "cache", "curve_points": max(round(args.minutes), 1)}
     configs = [config_of(name, seed, args.out, **shared) for seed in args.seeds for name in args.only]
     # A run whose piece ended before the teacher's rows has results and is not finished.
-    to_do = [c for c in configs if not any(r["finished"] for r in read_results([c.run_directory]))]
+    to_do = [c for c in configs if not _is_finished(c)]
     if to_do:
         splits = load_pixels(args.data_dir)
         measure = make_measure(to_do[0], *splits)

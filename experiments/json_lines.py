@@ -27,3 +27,8 @@ def replace_text(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def drop_torn_line(path: Path) -> None:
+    """The file anew without a last line that an interruption cut off, for a run that goes on."""
+    write_json_lines(path, read_json_lines(path))

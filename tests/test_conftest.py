@@ -25,7 +25,8 @@ def cpu(monkeypatch):
 
 
 def test_the_default_run_compiles_fast(cpu):
-    assert flags_after(DEFAULT) == conftest.FAST_COMPILATION
+    flags = flags_after(DEFAULT)
+    assert flags and set(flags.split()) <= set(conftest.FAST_COMPILATION.split())
 
 
 @pytest.mark.parametrize("markexpr", ["slow", "accelerator", ""])
@@ -44,8 +45,9 @@ def test_flags_of_the_environment_stay(cpu, monkeypatch):
 
 
 def test_a_flag_that_this_xla_does_not_know_is_dropped(cpu, monkeypatch):
-    monkeypatch.setattr(conftest, "FAST_COMPILATION", "--xla_cpu_no_such_flag=true")
-    assert flags_after(DEFAULT) == ""
+    known = "--xla_backend_optimization_level=1"
+    monkeypatch.setattr(conftest, "FAST_COMPILATION", f"--xla_cpu_no_such_flag=true {known}")
+    assert flags_after(DEFAULT) == known
 
 
 @pytest.mark.parametrize(

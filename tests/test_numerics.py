@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from jaxdiv import numerics
 from tests.divergences.reference import RHO, exact, relative_error
@@ -170,7 +170,7 @@ def test_exponentials_of_a_product_keep_their_digits(c):
 
 def test_arrays_of_a_shard_map_are_made_to_vary_alike():
     """Types alone: what a loop starts from, and the sum over the mesh in the gradient of what was replicated."""
-    mesh, rows, whole = AbstractMesh((2,), ("d",)), PartitionSpec("d"), PartitionSpec()
+    mesh, rows, whole = AbstractMesh((2,), ("d",), (AxisType.Auto,)), PartitionSpec("d"), PartitionSpec()
 
     def local(x, y):
         def step(total, value):

@@ -16,7 +16,7 @@ from experiments.bottleneck_regression.measure import Measures, attacked_rmse, m
 from experiments.bottleneck_regression.methods import METHODS
 from experiments.bottleneck_regression.splits import Split
 from experiments.bottleneck_regression.train import Trainer
-from experiments.json_lines import read_json_lines, write_json_lines
+from experiments.json_lines import read_json_lines
 
 Cell = dict[str, Any]
 Cells = dict[tuple[str, str], Cell]
@@ -90,8 +90,3 @@ def read_cells(path: Path, config: Config) -> Cells:
     settings = settings_of(config)
     cells = read_json_lines(path)
     return {(cell["data"], cell["method"]): cell for cell in cells if cell["settings"] == settings}
-
-
-def write_cells(path: Path, cells: Cells) -> None:
-    """The whole file anew, for a run that goes on."""
-    write_json_lines(path, cells.values())

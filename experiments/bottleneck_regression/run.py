@@ -15,7 +15,7 @@ import time
 
 from tqdm import tqdm
 
-from experiments.bottleneck_regression.cells import Cells, read_cells, train_and_measure, write_cells
+from experiments.bottleneck_regression.cells import Cells, read_cells, train_and_measure
 from experiments.bottleneck_regression.config import Config
 from experiments.bottleneck_regression.data import read_table
 from experiments.bottleneck_regression.methods import METHODS
@@ -23,6 +23,7 @@ from experiments.bottleneck_regression.plots import save_picture
 from experiments.bottleneck_regression.splits import stack_splits
 from experiments.bottleneck_regression.tables import format_tables
 from experiments.command_line import run_command
+from experiments.json_lines import drop_torn_line
 from jaxdiv.checks import fail
 
 
@@ -39,7 +40,7 @@ def run(config: Config) -> Cells:
     }
     directory.mkdir(parents=True, exist_ok=True)
     finished = read_cells(file, config)
-    write_cells(file, finished)
+    drop_torn_line(file)
     wanted = [(data, method) for data in config.data for method in config.methods]
     with file.open("a", encoding="utf-8") as lines, tqdm(total=len(wanted), unit="cell", dynamic_ncols=True) as bar:
         for data, method in wanted:

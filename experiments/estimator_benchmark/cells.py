@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.estimator_benchmark.estimators import ESTIMATORS
-from experiments.json_lines import read_json_lines, write_json_lines
+from experiments.json_lines import read_json_lines
 from jaxdiv.information import TASKS
 from jaxdiv.typing import Array
 
@@ -80,8 +80,3 @@ def read_cells(path: Path, settings: dict[str, Any]) -> dict[tuple[str, str, int
     """Finished cells that were made with these settings; not a last line that an interruption cut off."""
     cells = read_json_lines(path)
     return {name_of(cell): cell for cell in cells if all(cell[name] == value for name, value in settings.items())}
-
-
-def write_cells(path: Path, cells: dict[tuple[str, str, int], Cell]) -> None:
-    """The whole file anew, for a run that goes on."""
-    write_json_lines(path, cells.values())

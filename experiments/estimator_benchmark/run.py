@@ -18,10 +18,11 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.command_line import run_command
-from experiments.estimator_benchmark.cells import Runner, in_scope, name_of, read_cells, write_cells
+from experiments.estimator_benchmark.cells import Runner, in_scope, name_of, read_cells
 from experiments.estimator_benchmark.config import Config
 from experiments.estimator_benchmark.estimators import ESTIMATORS
 from experiments.estimator_benchmark.tables import Cells, format_tables, save_picture
+from experiments.json_lines import drop_torn_line
 from jaxdiv.checks import fail
 
 
@@ -37,7 +38,7 @@ def run(config: Config) -> Cells:
     )
     runner = Runner(seed=config.seed, num_seeds=config.seeds, critic_steps=config.critic_steps)
     finished = read_cells(file, runner.settings | {"largest": sizes[-1]})
-    write_cells(file, finished)
+    drop_torn_line(file)
     wanted = [
         (estimator, task, size)
         for task, size, estimator in itertools.product(tasks, sizes, estimators)

@@ -205,7 +205,7 @@ class Config:
             for layer in student.gan_layers or ():
                 check_range("Config", "student.gan_layers", layer, -num_maps, num_maps - 1)
         data_free = self.is_data_free  # asks for the method, which refuses what does not fit
-        for name in ("gan_layers", "feature_source", "discriminator_weight", "r1_weight"):
+        for name in ("gan_layers", "feature_source", "discriminator_weight"):
             if getattr(student, name) is not None and data_free:
                 expected = f"none, since {self.method} has no discriminator here"
                 raise fail("Config", f"student.{name}", "is given", expected)

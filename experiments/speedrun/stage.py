@@ -67,7 +67,7 @@ def run_stage(
     """
     folder = directory / name
     plan_path, pieces_path = folder / "plan.json", folder / "pieces.jsonl"
-    done_before = max(training.checkpoint_steps(folder / "checkpoints"), default=0)
+    done_before = training.newest_intact_step(folder / "checkpoints") or 0  # what a damaged one had done is done again
     points = curve_points if evaluate is not None else 0
     settings = fingerprint | {"minutes": minutes, "steps": steps, "curve_points": points}
     compile_seconds, plan = 0.0, read_plan(plan_path, settings)

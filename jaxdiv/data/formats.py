@@ -14,6 +14,7 @@ import hashlib
 import json
 import lzma
 import os
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,11 @@ def read_cifar10(directory: str | os.PathLike[str], *, shards: Sequence[str] | N
     names = list(manifest) if shards is None else list(shards)
     if unknown := [name for name in names if name not in manifest]:
         raise ValueError(f"read_cifar10: shards has {unknown}; expected names out of {list(manifest)}")
-    with np.load(directory / "labels.npz", allow_pickle=False) as archive:
-        labels = {name: archive[name].astype(np.int32) for name in names}
+    try:
+        with np.load(directory / "labels.npz", allow_pickle=False) as archive:
+            labels = {name: archive[name].astype(np.int32) for name in names}
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"read_cifar10: {directory / 'labels.npz'} is damaged ({error})") from error
     if missing := [name for name in names if not (directory / f"{name}.xz").is_file()]:
         raise FileNotFoundError(f"read_cifar10: {missing} are not in {directory}; name the shards that are (--shards)")
     with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1))) as pool:

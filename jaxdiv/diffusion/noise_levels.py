@@ -189,4 +189,4 @@ def log_normal_density(sigma: ArrayLike, *, mean: float = -1.2, std: float = 1.2
     check_floating("log_normal_density", sigma=sigma)
     log_sigma = jnp.log(jnp.asarray(sigma, compute_dtype(sigma)))
     z = (log_sigma - mean) / std
-    return jnp.exp(-0.5 * z * z - log_sigma) / (std * np.sqrt(2 * np.pi))
+    return jnp.exp(-0.5 * z * z - log_sigma) / (std * (2 * np.pi) ** 0.5)

@@ -77,7 +77,7 @@ def heun_sample(
     noise = jnp.asarray(noise, dtype)
     sigmas = jnp.asarray(sigmas, dtype)
     num_levels = sigmas.shape[0]
-    gamma = min(s_churn / num_levels, np.sqrt(2) - 1) * ((sigmas >= s_min) & (sigmas <= s_max))
+    gamma = min(s_churn / num_levels, 2**0.5 - 1) * ((sigmas >= s_min) & (sigmas <= s_max))
     raised = sigmas * (1 + gamma)
     churn = sigmas * jnp.sqrt(gamma * (2 + gamma)) * s_noise  # sqrt(raised^2 - sigma^2) without the cancellation
     following = jnp.append(sigmas[1:], 0)

@@ -4,6 +4,7 @@ Time runs from 0 (data) to 1 (noise), except for the variance-exploding schedule
 inverse is in closed form and keeps its relative accuracy at both ends.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -128,14 +129,14 @@ def cosine_schedule(*, offset: float = 0.0) -> Schedule:
 
     def time_of(sigma: Array) -> Array:
         # tan(b)^2 = (sigma^2 + sin(a)^2) / cos(a)^2, and tan(b - a) from it without subtracting near angles.
-        root = jnp.sqrt(jnp.square(sigma) + np.sin(start) ** 2)
-        difference = jnp.square(sigma) / (root + np.sin(start) + (sigma == 0))
-        scale = np.cos(start) ** 2 + np.sin(start) * root
-        return jnp.arctan2(np.cos(start) * difference, scale) * (1 + offset) / (0.5 * np.pi)
+        root = jnp.sqrt(jnp.square(sigma) + math.sin(start) ** 2)
+        difference = jnp.square(sigma) / (root + math.sin(start) + (sigma == 0))
+        scale = math.cos(start) ** 2 + math.sin(start) * root
+        return jnp.arctan2(math.cos(start) * difference, scale) * (1 + offset) / (0.5 * np.pi)
 
     return _schedule(
-        alpha=lambda t: fall(t) / np.cos(start),
-        s=lambda t: rise(t) / np.cos(start),
+        alpha=lambda t: fall(t) / math.cos(start),
+        s=lambda t: rise(t) / math.cos(start),
         noise_level=lambda t: rise(t) / fall(t),
         time_of=time_of,
     )
@@ -208,11 +209,14 @@ def discrete_vp_schedule(alphas_cumprod: ArrayLike) -> Schedule:
     log_levels = 0.5 * (np.log1p(-table) - np.log(table))
 
     def noise_level(t: Array) -> Array:
-        return jnp.exp(jnp.interp(t, times, log_levels))
+        return jnp.exp(jnp.interp(t, times.astype(t.dtype), log_levels.astype(t.dtype)))
+
+    def time_of(sigma: Array) -> Array:
+        return jnp.interp(jnp.log(sigma), log_levels.astype(sigma.dtype), times.astype(sigma.dtype))
 
     return _schedule(
         alpha=lambda t: 1 / jnp.hypot(1, noise_level(t)),
         s=lambda t: noise_level(t) / jnp.hypot(1, noise_level(t)),
         noise_level=noise_level,
-        time_of=lambda sigma: jnp.interp(jnp.log(sigma), log_levels, times),
+        time_of=time_of,
     )

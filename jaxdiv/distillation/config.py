@@ -48,6 +48,8 @@ class Method:
             check_range("Method", name, getattr(self, name), 0.0)
         if self.r1_scale is not None:
             check_range("Method", "r1_scale", self.r1_scale, 0.0, open_low=True)
+        if self.r1_weight > 0 and not self.needs_discriminator:
+            raise fail("Method", "r1_weight", f"is {self.r1_weight}", "0 without a discriminator, whose gradient it is")
         check_range("Method", "num_fake_steps", self.num_fake_steps, 1)
         check_choice("Method", "feature_source", self.feature_source, ("teacher", "fake"))
 

@@ -51,7 +51,8 @@ class KarrasUniform:
     def __post_init__(self) -> None:
         check_range("KarrasUniform", "low", self.low, 0.0, 1.0)
         check_range("KarrasUniform", "high", self.high, self.low, 1.0)
-        check_range("KarrasUniform", "sigma_min", self.sigma_min, 0.0, self.sigma_max, open_low=True)
+        check_range("KarrasUniform", "sigma_min", self.sigma_min, 0.0, self.sigma_max, open_low=True, open_high=True)
+        check_range("KarrasUniform", "rho", self.rho, 0.0, open_low=True)
 
     def __call__(self, key: PRNGKey) -> Array:
         """One noise level."""

@@ -55,7 +55,7 @@ def cached_arrays(
             return dict(archive)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile):  # RuntimeError: a flag of zip's, damaged
         path.unlink(missing_ok=True)
     arrays = compute()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def resnet_cifar_features(params: ResNetCifar, images: ArrayLike) -> tuple[Array
     Source: He et al., "Deep residual learning for image recognition", arXiv 1512.03385, section 4.2.
     """
     x = float_pixels("resnet_cifar_features", images) / 255.0
-    x = (x - jnp.array(_MEAN)) / jnp.array(_STD)
+    x = (x - jnp.array(_MEAN, x.dtype)) / jnp.array(_STD, x.dtype)
     x = jax.nn.relu(_conv(x, params.stem))
     for blocks in params.stages:
         for layers in blocks:

@@ -5,6 +5,7 @@ and write it straight and, below the diagonal, transposed as well.
 """
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, lower_tiles
 from jaxdiv.typing import Array
 
 _PIECE = 64  # rows and columns that go through shared memory at a time on their way out
+_INDEX = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()  # asked for by jax 0.10, refused by 0.12
 
 
 # Compiled by itself: the steps of an iteration share what they have in common, and tracing takes a second.
@@ -110,7 +112,7 @@ def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, diagonal, has_ad
                         if addend_ref is not None:
                             # From global memory into the registers that hold the product.
                             other = plgpu.load(
-                                addend_ref.at[index].at[here], (), layout=plgpu.Layout.WGMMA, optimized=False
+                                addend_ref.at[index].at[here], *_INDEX, layout=plgpu.Layout.WGMMA, optimized=False
                             )
                             piece += beta * other.astype(jnp.float32)
                         if diagonal != 0.0:  # before the result is rounded, once
@@ -126,15 +128,13 @@ def _kernel(order_ref, x_ref, y_ref, *refs, tiles, alpha, beta, diagonal, has_ad
                         plgpu.commit_smem()
                         plgpu.copy_smem_to_gmem(straight, out_ref.at[index].at[here])
                         plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-                        plgpu.transpose_ref(turned, (1, 0))[...] = plgpu.layout_cast(
-                            piece, plgpu.Layout.WGMMA_TRANSPOSED
-                        )
+                        turned.transpose((1, 0))[...] = plgpu.layout_cast(piece, plgpu.Layout.WGMMA_TRANSPOSED)
                         plgpu.commit_smem()
                         plgpu.copy_smem_to_gmem(turned, out_ref.at[index].at[here[::-1]], predicate=below)
 
             def multiply(_, x_smem, y_smem, total_ref):
                 mine = x_smem.at[pl.ds(warpgroup * tiles.rows, tiles.rows)]
-                plgpu.wgmma(total_ref, mine, plgpu.transpose_ref(y_smem, (1, 0)))
+                plgpu.wgmma(total_ref, mine, y_smem.transpose((1, 0)))
                 plgpu.wgmma_wait(1)  # the copies into what this step reads are released one step later
                 return total_ref
 

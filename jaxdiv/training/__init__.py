@@ -6,6 +6,7 @@ from jaxdiv.training.checkpoint import (
     checkpoint_path,
     checkpoint_steps,
     load_leaves,
+    newest_intact_step,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ema_decay",
     "ema_update",
     "load_leaves",
+    "newest_intact_step",
     "make_train_step",
     "read_metrics",
     "replicate",

@@ -44,6 +44,17 @@ def checkpoint_steps(directory: str | Path) -> list[int]:
     return sorted(int(name.removeprefix(_STEP)) for name in names if name.removeprefix(_STEP).isdigit())
 
 
+def newest_intact_step(directory: str | Path) -> int | None:
+    """The step that a run would go on from: of the newest checkpoint whose every file is as promised, or None."""
+    for step in reversed(checkpoint_steps(directory)):
+        try:
+            verify_manifest(checkpoint_path(directory, step))
+        except DamagedCheckpoint:
+            continue
+        return step
+    return None
+
+
 def checkpoint_path(directory: str | Path, step: int) -> Path:
     """Where the checkpoint of a step lies.
 
@@ -149,7 +160,7 @@ def load_leaves(path: str | Path) -> dict[str, Any]:
         DamagedCheckpoint: naming the damaged file.
     """
     content = verify_manifest(Path(path))
-    arrays = _stored_arrays(Path(path) / _ARRAYS, content["leaves"])
+    arrays = _stored_arrays(Path(path) / _ARRAYS, content["leaves"], content["extras"])
     pairs = zip(content["leaves"], content["extras"], strict=True)
     return {r["path"]: extra["value"] if "value" in extra else arrays[i] for i, (r, extra) in enumerate(pairs)}
 
@@ -160,7 +171,9 @@ def _store(path: Path, arrays: dict[str, np.ndarray]) -> None:
             checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(arrays))
 
 
-def _stored_arrays(path: Path, records: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+def _stored_arrays(
+    path: Path, records: list[dict[str, Any]], extras: list[dict[str, Any]]
+) -> dict[int, np.ndarray]:  # fmt: skip
     """The arrays by the position of their leaf; empty ones are made anew, since orbax stores none."""
     shaped = [(i, record) for i, record in enumerate(records) if "shape" in record]
     names = [_name(i) for i, record in shaped if 0 not in record["shape"]]
@@ -173,7 +186,7 @@ def _stored_arrays(path: Path, records: list[dict[str, Any]]) -> dict[int, np.nd
                 arrays = checkpointer.restore(path.absolute(), args=args)
         except Exception as error:
             raise DamagedCheckpoint(f"orbax cannot read {path.name} ({type(error).__name__}: {error})") from error
-    return {i: arrays[_name(i)] if _name(i) in arrays else leaves.empty(record) for i, record in shaped}
+    return {i: arrays[_name(i)] if _name(i) in arrays else leaves.empty(record, extras[i]) for i, record in shaped}
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -183,7 +196,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 def _rebuild(path: Path, content: dict[str, Any], template: PyTree) -> PyTree:
     _, like, treedef = leaves.flatten(template)
-    arrays = _stored_arrays(path, content["leaves"])
+    arrays = _stored_arrays(path, content["leaves"], content["extras"])
     stored = enumerate(zip(content["extras"], like, strict=True))
     return treedef.unflatten([leaves.rebuild(extra, arrays.get(i), leaf) for i, (extra, leaf) in stored])
 

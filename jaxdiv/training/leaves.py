@@ -52,10 +52,11 @@ def extras(leaf: Any) -> dict[str, Any]:
     return {"weak": bool(getattr(leaf, "weak_type", False))}
 
 
-def empty(record: dict[str, Any]) -> np.ndarray:
+def empty(record: dict[str, Any], extra: dict[str, Any]) -> np.ndarray:
     """The array of a record whose shape has a zero."""
     if record["kind"] == "key":
-        return np.zeros((*record["shape"], 2), np.uint32)
+        words = jax.random.key_data(jax.random.key(0, impl=extra["impl"]))
+        return np.zeros((*record["shape"], *words.shape), words.dtype)
     return np.zeros(record["shape"], np.dtype(record["dtype"]))
 
 
@@ -72,8 +73,8 @@ def rebuild(extra: dict[str, Any], data: np.ndarray | None, like: Any) -> Any:
         return data
     if "impl" in extra:
         value = jax.random.wrap_key_data(jnp.array(data), impl=extra["impl"])
-    elif extra["weak"] and data.ndim == 0:
-        value = jnp.asarray(data.item())  # a Python number is how a weakly typed scalar is made
+    elif extra["weak"]:
+        value = jnp.full(data.shape, data.dtype.type(0).item()).at[...].set(data)  # a Python number makes it weak
     else:
         value = data
     pinned = like.sharding if isinstance(like, jax.ShapeDtypeStruct) or like.committed else None

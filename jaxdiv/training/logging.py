@@ -48,6 +48,8 @@ class MetricsWriter:
     def write(self, step: int, metrics: dict[str, Any], *, split: str = "train") -> None:
         """One record; values are scalars or arrays (written as lists)."""
         values = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+        if taken := {"step", "split", "time"} & values.keys():
+            raise ValueError(f"MetricsWriter.write: metrics has {sorted(taken)}; expected other names")
         record = {"step": step, "split": split, "time": time.time(), **values}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdiv.checks import check_range, fail
 from jaxdiv.training.checkpoint import checkpoint_steps, restore_checkpoint, save_checkpoint
@@ -84,6 +85,7 @@ def train(
         check_range("train", name, value, 1)
     if (eval_every is None) != (eval_fn is None):
         raise fail("train", "eval_fn and eval_every", "come one without the other", "both or none")
+    state = jax.tree.map(_array, state)
     start, state = _resume(directory, state, config, resume)
     check_range("train", "num_steps", num_steps, start)
     writer = None
@@ -150,3 +152,8 @@ def _resume(directory: str | Path | None, state: PyTree, config: Config | None, 
         raise fail("train", "directory", f"{directory} holds checkpoints", "one without when resume is False")
     restored = restore_checkpoint(_checkpoints(directory), state, config=config)
     return restored.step, restored.state
+
+
+def _array(leaf: Any) -> jax.Array:
+    """What a jitted step would return of the leaf: on the device, in JAX's dtype."""
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)

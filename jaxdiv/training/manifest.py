@@ -47,7 +47,7 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
     """The manifest's content, once every file has been read and found as promised.
 
     Raises:
-        DamagedCheckpoint: naming the file that is missing, truncated, altered or unknown.
+        DamagedCheckpoint: naming the file that is missing, truncated or altered. Other files are not looked at.
     """
     try:
         raw = (directory / MANIFEST).read_bytes()

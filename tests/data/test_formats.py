@@ -89,6 +89,17 @@ def test_labels_of_another_length_are_refused(folder):
         formats.read_cifar10(directory)
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_damaged_labels_are_named(folder, damage):
+    directory, shards = folder
+    if damage is None:
+        np.savez(directory / "labels.npz", test=np.zeros(2, np.uint8))  # a shard is missing
+    else:
+        (directory / "labels.npz").write_bytes(damage)
+    with pytest.raises(ValueError, match="labels.npz is damaged"):
+        formats.read_cifar10(directory)
+
+
 def test_a_count_that_differs_from_the_manifest_is_refused(folder):
     directory, _ = folder
     manifest = json.loads((directory / "manifest.json").read_text())

@@ -42,6 +42,15 @@ def test_equals_the_paper_algorithm(x64):
     np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
+def test_float32_stays_float32_in_a_float64_session(x64):
+    """Also where EDM's cap on the churn binds."""
+    got = heun_sample(
+        lambda x, s: x / (1 + s[:, None] ** 2), jnp.ones((2, 1), jnp.float32),
+        sigmas=karras_noise_levels(10), key=jax.random.key(0), s_churn=40.0,
+    )  # fmt: skip
+    assert got.dtype == jnp.float32
+
+
 @pytest.mark.parametrize(("order", "expected"), [(1, 1.0), (2, 2.0)])
 def test_order_of_convergence(x64, order, expected):
     """The slope of log error over log N; the final step to zero is kept small so that the levels alone matter."""

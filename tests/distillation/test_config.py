@@ -5,7 +5,7 @@ import dataclasses
 import optax
 import pytest
 
-from jaxdiv.distillation import METHODS, Config, Method, Networks, NoiseBins, Objective
+from jaxdiv.distillation import METHODS, Config, KarrasUniform, Method, Networks, NoiseBins, Objective
 from jaxdiv.divergences import kl
 
 ADAM = optax.adam(1e-3)
@@ -61,8 +61,23 @@ def test_a_bad_setting_of_a_run(change, argument):
         ({"regression_weight": -0.5}, "regression_weight"),
         ({"num_fake_steps": 0}, "num_fake_steps"),
         ({"feature_source": "student"}, "feature_source"),
+        ({"r1_weight": 1.0}, "r1_weight"),
     ],
 )
 def test_a_bad_setting_of_a_method(change, argument):
     with pytest.raises(ValueError, match=rf"^Method: {argument}.*expected"):
         Method(Objective(kl()), **change)
+
+
+@pytest.mark.parametrize(
+    ("settings", "argument"), [({"sigma_min": 1.0, "sigma_max": 1.0}, "sigma_min"), ({"rho": -1.0}, "rho")]
+)
+def test_a_bad_noise_law_is_refused_when_it_is_made(settings, argument):
+    with pytest.raises(ValueError, match=f"^KarrasUniform: {argument}"):
+        KarrasUniform(**settings)
+
+
+def test_alpha_is_for_expanded_gradients():
+    with pytest.raises(ValueError, match="^Objective: alpha is 1.2; expected 0.5"):
+        Objective(kl(), "integral", alpha=1.2)
+    assert Objective(kl(), "expanded", alpha=1.2).alpha == 1.2

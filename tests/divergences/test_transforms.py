@@ -6,7 +6,7 @@ import sys
 
 import jax
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 from tests.divergences.transform_cases import CASES, arrays, sharded
 
@@ -16,7 +16,7 @@ from tests.divergences.transform_cases import CASES, arrays, sharded
 def test_values_and_gradients_have_a_type_under_shard_map(name, swap):
     """Traced alone: what a `shard_map` refuses shows without a compilation."""
     shapes = arrays()
-    values, *both = jax.eval_shape(sharded(CASES[name], AbstractMesh((2,), ("d",)), swap), *shapes)
+    values, *both = jax.eval_shape(sharded(CASES[name], AbstractMesh((2,), ("d",), (AxisType.Auto,)), swap), *shapes)
     assert values.shape == (2,)
     for gradients in both:
         assert [g.shape for g in gradients] == [x.shape for x in (shapes[::-1] if swap else shapes)]

@@ -15,6 +15,7 @@ from experiments.bottleneck_regression.methods import Widths
 from experiments.bottleneck_regression.run import main, run
 from experiments.bottleneck_regression.splits import Part, stack_splits
 from experiments.bottleneck_regression.tables import at_equal, chosen_values, format_tables, ratios_of, spread
+from experiments.json_lines import drop_torn_line
 
 SMALL = {"num_seeds": 2, "steps": 6, "batch_size": 32, "width": 8, "max_rows": 100, "info_rows": 20, "pgd_steps": 2}
 
@@ -78,6 +79,8 @@ def test_a_finished_directory_is_refused_and_resumed(finished, monkeypatch):
     assert "r = 0.1 |" in (directory / "table.md").read_text()
     assert read_cells(directory / "cells.jsonl", Config(**settings | {"steps": 7})) == {}
     assert read_cells(directory / "none.jsonl", Config()) == {}
+    drop_torn_line(directory / "cells.jsonl")  # cells of other settings stay, whoever goes on
+    assert set(read_cells(directory / "cells.jsonl", Config(**settings))) == set(cells)
 
 
 def test_settings_are_all_but_those_no_cell_depends_on():

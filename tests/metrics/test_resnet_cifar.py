@@ -30,6 +30,12 @@ def test_float_pixels_are_the_same_pixels():
     np.testing.assert_array_equal(*found)
 
 
+def test_float32_weights_in_a_float64_session(x64):
+    params = fold_resnet_cifar(oracle.random_resnet(np.random.default_rng(0)))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    assert resnet_cifar_features(params, images(2))[0].dtype == jnp.float32
+
+
 def test_each_image_is_seen_by_itself():
     params = fold_resnet_cifar(oracle.random_resnet(np.random.default_rng(0)))
     apply = jax.jit(resnet_cifar_features)

@@ -17,6 +17,7 @@ from jaxdiv.training import (
     checkpoint_path,
     checkpoint_steps,
     load_leaves,
+    newest_intact_step,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -230,3 +231,30 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match=r"state\['f'\] is a function"):
         save_checkpoint(tmp_path, 0, {"f": bits})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weak_arrays_stay_weak(tmp_path):
+    """They do not widen what they meet: a resumed run would go on in float32 where bfloat16 was."""
+    state = {"rate": jnp.full((3,), 0.1), "one": jnp.asarray(0.1), "strong": jnp.ones(3)}
+    save_checkpoint(tmp_path, 1, state)
+    restored = restore_checkpoint(tmp_path, state).state
+    assert [restored[name].weak_type for name in ("rate", "one", "strong")] == [True, True, False]
+    np.testing.assert_array_equal(restored["rate"], state["rate"])
+    assert (jnp.ones(3, jnp.bfloat16) * restored["rate"]).dtype == jnp.bfloat16
+
+
+def test_an_empty_array_of_longer_keys(tmp_path):
+    state = {"keys": jax.random.split(jax.random.key(0, impl="rbg"), 4)[:0]}
+    save_checkpoint(tmp_path, 1, state)
+    restored = restore_checkpoint(tmp_path, state).state["keys"]
+    assert restored.shape == (0,) and restored.dtype == state["keys"].dtype
+
+
+def test_the_newest_intact_step(tmp_path):
+    assert newest_intact_step(tmp_path) is None
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"x": jnp.zeros(3)})
+    assert newest_intact_step(tmp_path) == 2
+    (checkpoint_path(tmp_path, 2) / "MANIFEST.json").write_text("{}")
+    assert newest_intact_step(tmp_path) == 1
+    assert checkpoint_steps(tmp_path) == [1, 2]

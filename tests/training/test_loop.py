@@ -212,3 +212,28 @@ def test_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, capfd):
         (tmp_path / "checkpoints" / f"step_{step:08d}" / "MANIFEST.json").unlink()
     with pytest.raises(CheckpointError, match="no usable checkpoint"):
         run(12, tmp_path)
+
+
+def test_a_state_of_python_numbers_and_numpy_arrays_goes_on(tmp_path):
+    """After one jitted step its leaves are jax's, which is what is stored."""
+
+    @jax.jit
+    def count(state, batch):
+        return {"n": state["n"] + 1, "w": state["w"] - 0.1 * batch}, {"loss": jnp.sum(state["w"])}
+
+    def go(num_steps, directory):
+        state = {"n": 0, "w": np.ones(2)}
+        return train(count, state, num_steps=num_steps, batch_fn=np.float32, directory=directory, progress=None)
+
+    go(2, tmp_path)
+    resumed, whole = go(4, tmp_path), go(4, None)
+    assert resumed["n"] == 4
+    np.testing.assert_array_equal(resumed["w"], whole["w"])
+
+
+def test_metrics_may_not_take_the_records_own_names(tmp_path):
+    def step(state, batch):
+        return state, {"loss": jnp.float32(0.0), "step": jnp.float32(0.0)}
+
+    with pytest.raises(ValueError, match="metrics has .'step'.; expected other names"):
+        train(step, {"x": 0.0}, num_steps=1, batch_fn=batch_fn, directory=tmp_path, log_every=1, progress=None)

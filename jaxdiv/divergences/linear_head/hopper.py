@@ -203,7 +203,7 @@ def _kernel(
                     here = slot(step)
                     plgpu.barrier_wait(filled.at[here])
                     mine = hidden_smem.at[here].at[pl.ds(warpgroup * _ROWS, _ROWS)]
-                    plgpu.wgmma(total_ref, mine, plgpu.transpose_ref(head_smem.at[here], (1, 0)))
+                    plgpu.wgmma(total_ref, mine, head_smem.at[here].transpose((1, 0)))
                     plgpu.wgmma_wait(1)
 
                     @pl.when(step > 0)
@@ -239,7 +239,7 @@ def _kernel(
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 for i, smem, ratio in halves(total):
                     top_p = lax.broadcast_in_dim(tops[i], ratio.shape, (0,))
-                    p = plgpu.load(smem, (), layout=plgpu.Layout.WGMMA).astype(jnp.float32) + (top_p - SHIFT)
+                    p = plgpu.layout_cast(smem[...], plgpu.Layout.WGMMA).astype(jnp.float32) + (top_p - SHIFT)
                     parts = [jnp.max(p - ratio, axis=1)]
                     top_q = lax.broadcast_in_dim(parts[0], p.shape, (0,))
                     difference = jnp.clip((top_p - top_q) - ratio, -_LARGEST, _LARGEST).astype(jnp.float16)

@@ -136,7 +136,7 @@ def test_a_stage_resumes_with_its_own_settings_only():
         ({"student": StudentConfig(time_weight="x")}, "student.time_weight"),
         ({"student": StudentConfig(fake_steps=0)}, "student.fake_steps"),
         ({"method": "sid", "student": StudentConfig(gan_layers=(0,))}, "gan_layers is given; expected none"),
-        ({"method": "sid", "student": StudentConfig(r1_weight=3.0)}, "r1_weight is given; expected none"),
+        ({"method": "sid", "student": StudentConfig(r1_weight=3.0)}, "r1_weight is 3.0; expected 0 without"),
         ({"method": "sid", "student": StudentConfig(discriminator_weight=0.5)}, "discriminator_weight is given"),
         ({"method": "sid", "student": StudentConfig(feature_source="teacher")}, "feature_source is given"),
         ({"track": "scratch", "student": StudentConfig(gan_layers=(4,))}, "student.gan_layers"),

@@ -31,6 +31,7 @@ def ran(monkeypatch):
             raise Interrupted(14, 5)
         config.run_directory.mkdir(parents=True, exist_ok=True)
         row = result(config.seed, 1.0 + config.seed, change=config.change, method=config.method)
+        row["facts"]["settings_hash"] = config.settings_hash
         (config.run_directory / "results.json").write_text(json.dumps(row))
 
     monkeypatch.setattr(benchmark, "run", run)
@@ -45,6 +46,8 @@ def test_finished_runs_are_not_done_again(ran, tmp_path, capsys):
     assert ran == [("sid 1.0", 0), ("dmd2", 0), ("sid 1.0", 1), ("dmd2", 1)]
     benchmark.main(arguments)
     assert len(ran) == 4
+    with pytest.raises(ValueError, match="speedrun_methods: out has .* of other settings"):
+        benchmark.main([*arguments, "--minutes", "12"])
     table = (tmp_path / "table.md").read_text()
     assert table.count("1.500 ± 0.707") == 2 and table in capsys.readouterr().out + "\n"
     assert (tmp_path / "curves.png").stat().st_size > 1000
@@ -60,12 +63,12 @@ def test_a_piece_ends_and_the_next_goes_on(ran, tmp_path):
 
 def test_a_run_without_the_teachers_rows_is_done_again(ran, tmp_path):
     arguments = ["--data-dir", "d", "--out", str(tmp_path), "--only", "sid 1.0"]
-    folder = benchmark.config_of("sid 1.0", 0, tmp_path).run_directory
-    folder.mkdir()
-    (folder / "results.json").write_text(json.dumps(result(0, 1.0) | {"finished": False}))
+    benchmark.main(arguments)
+    file = benchmark.config_of("sid 1.0", 0, tmp_path).run_directory / "results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"finished": False}))
     benchmark.main(arguments)
     benchmark.main(arguments)
-    assert ran == [("sid 1.0", 0)]
+    assert ran == [("sid 1.0", 0)] * 2
 
 
 def test_an_unknown_setting_is_refused(capsys):
