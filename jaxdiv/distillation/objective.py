@@ -74,8 +74,6 @@ class Objective:
         check_choice("Objective", "weight_scale", self.weight_scale, WEIGHT_SCALES)
         check_choice("Objective", "reduction", self.reduction, REDUCTIONS)
         check_range("Objective", "alpha", self.alpha)
-        if self.gradient == "integral" and self.alpha != 0.5:
-            raise fail("Objective", "alpha", f"is {self.alpha}", "0.5: only 'expanded' gradients look at it")
         if self.gradient == "integral" and self.ratio == "detached_repaired":
             raise fail("Objective", "ratio", "is 'detached_repaired'", "'detached', exact for 'integral'")
 

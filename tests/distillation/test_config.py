@@ -75,9 +75,3 @@ def test_a_bad_setting_of_a_method(change, argument):
 def test_a_bad_noise_law_is_refused_when_it_is_made(settings, argument):
     with pytest.raises(ValueError, match=f"^KarrasUniform: {argument}"):
         KarrasUniform(**settings)
-
-
-def test_alpha_is_for_expanded_gradients():
-    with pytest.raises(ValueError, match="^Objective: alpha is 1.2; expected 0.5"):
-        Objective(kl(), "integral", alpha=1.2)
-    assert Objective(kl(), "expanded", alpha=1.2).alpha == 1.2
