@@ -5,6 +5,7 @@ accurate, not the one autodiff would make of the formula: jax differentiates ``e
 is 0 in float32 at x = -20. No branch is evaluated where it overflows, so no NaN hides behind a ``where``.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,19 @@ def promote(x: ArrayLike) -> jax.Array:
 def is_hopper() -> bool:
     """Whether the process computes on an NVIDIA Hopper GPU, for whose instructions some kernels are written."""
     return getattr(jax.devices()[0], "compute_capability", "") == "9.0"
+
+
+def runs_triton() -> bool:
+    """Whether the Pallas kernels for any GPU run: one GPU is all there is, and this jax can still compile them.
+
+    jax 0.12 announces that their backend, Triton, will be removed. Without it everything goes by XLA.
+
+    >>> runs_triton() and jax.default_backend() == "cpu"
+    False
+    """
+    if jax.default_backend() != "gpu" or jax.device_count() > 1:
+        return False
+    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
 def varying_axes(tree: Any) -> frozenset[Any]:

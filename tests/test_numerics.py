@@ -1,3 +1,5 @@
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -7,6 +9,7 @@ import scipy.special
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from jaxdiv import numerics
+from jaxdiv.divergences.two_sample.pairs import squared_distances
 from tests.divergences.reference import RHO, exact, relative_error
 
 DTYPES = [np.float32, np.float64]
@@ -28,6 +31,18 @@ def test_promote(value, dtype):
 def test_promote_keeps_float64(x64):
     assert numerics.promote(np.ones(2)).dtype == "float64"
     assert numerics.promote(np.ones(2, np.float32)).dtype == "float32"
+
+
+def test_runs_triton(monkeypatch):
+    """A jax without that backend leaves the work to XLA."""
+    assert numerics.runs_triton() == (jax.default_backend() == "gpu" and jax.device_count() == 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert numerics.runs_triton()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not numerics.runs_triton()
+    data = jnp.arange(6.0).reshape(3, 2)
+    assert squared_distances(data, data, "direct")[0, 2] == 32.0  # no kernel, though there seems to be a GPU
 
 
 def test_with_limit_has_a_finite_gradient():

@@ -10,7 +10,7 @@ from jax import lax
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE, Blocks
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
-from jaxdiv.numerics import is_hopper, vary_as
+from jaxdiv.numerics import is_hopper, runs_triton, vary_as
 
 _UNROLL = 32  # blocks of tokens; more are a loop
 
@@ -57,7 +57,7 @@ class Gradients(NamedTuple):
 
 def can_fuse(*dtypes: jnp.dtype) -> bool:
     """Whether the kernels of `fused` run here: logits in float32, and the one device of the process a GPU."""
-    return jnp.float64 not in dtypes and jax.default_backend() == "gpu" and jax.device_count() == 1
+    return jnp.float64 not in dtypes and runs_triton()
 
 
 def fastest_kernels(objective: Objective, problem: Problem, vocab_size: int) -> Kernels:

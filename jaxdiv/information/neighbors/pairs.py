@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv.checks import check_choice, check_integer
+from jaxdiv.numerics import runs_triton
 from jaxdiv.typing import Array
 
 NORMS = ("chebyshev", "euclidean")
@@ -101,7 +102,11 @@ def default_tile(width: int) -> int:
 
 
 def fits_kernels(dtype: Any, num_features: int, norm: str, k: int = 1) -> bool:
-    """`kernels` does this call, and there is one GPU: over several, XLA's passes follow the arrays' sharding."""
-    if jax.default_backend() != "gpu" or jax.device_count() > 1:
-        return False
-    return norm == "chebyshev" and dtype == jnp.float32 and num_features <= _MAX_FEATURES and k <= _MAX_NEIGHBORS
+    """`kernels` does this call, and they run here: over several devices, XLA's passes follow the arrays' sharding."""
+    return (
+        runs_triton()
+        and norm == "chebyshev"
+        and dtype == jnp.float32
+        and num_features <= _MAX_FEATURES
+        and k <= _MAX_NEIGHBORS
+    )
