@@ -32,14 +32,18 @@ def is_hopper() -> bool:
 
 
 def runs_triton() -> bool:
-    """Whether the Pallas kernels for any GPU run: one GPU is all there is, and this jax can still compile them.
+    """Whether the Pallas kernels for any GPU run: one GPU is all there is, and jax compiles them for it.
 
-    jax 0.12 announces that their backend, Triton, will be removed. Without it everything goes by XLA.
+    Their backend, Triton, needs NVIDIA's Ampere or later (a T4, as Colab lends them, is earlier), and jax 0.12 announces
+    its removal. Without it everything goes by XLA.
 
     >>> runs_triton() and jax.default_backend() == "cpu"
     False
     """
     if jax.default_backend() != "gpu" or jax.device_count() > 1:
+        return False
+    major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "")).partition(".")
+    if minor and int(major) < 8:  # AMD's have names
         return False
     return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 

@@ -1,4 +1,5 @@
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +34,18 @@ def test_promote_keeps_float64(x64):
     assert numerics.promote(np.ones(2, np.float32)).dtype == "float32"
 
 
-def test_runs_triton(monkeypatch):
+@pytest.mark.parametrize(
+    "capability, runs", [("7.5", False), ("8.0", True), ("9.0", True), ("12.0", True), ("gfx942", True)]
+)
+def test_triton_needs_ampere(capability, runs, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    assert numerics.runs_triton() == runs
+
+
+def test_triton_may_be_gone(monkeypatch):
     """A jax without that backend leaves the work to XLA."""
-    assert numerics.runs_triton() == (jax.default_backend() == "gpu" and jax.device_count() == 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert numerics.runs_triton()
