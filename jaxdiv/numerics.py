@@ -34,8 +34,8 @@ def is_hopper() -> bool:
 def runs_triton() -> bool:
     """Whether the Pallas kernels for any GPU run: one GPU is all there is, and jax compiles them for it.
 
-    Their backend, Triton, needs NVIDIA's Ampere or later (a T4, as Colab lends them, is earlier), and jax 0.12 announces
-    its removal. Without it everything goes by XLA.
+    Their backend, Triton, needs NVIDIA's Ampere or later (Colab's T4 is earlier), and jax 0.12 announces its removal.
+    Without it everything goes by XLA.
 
     >>> runs_triton() and jax.default_backend() == "cpu"
     False
