@@ -15,7 +15,7 @@ from jaxdiv import checks
 DEFAULT_MEMORY = 2_650_000_000
 # Measured on an H100 (`benchmarks.linear_head --parts curve`): products of 256 tokens with the head cost a tenth of the
 # whole, more than adding to a float32 head every 2,048 tokens, and that costs more than blocks of 512.
-_TOKEN_BLOCKS = (1024, 512, 256, 128)
+_TOKEN_BLOCKS = (2048, 1024, 512, 256, 128)
 _GOOD_TOKEN_BLOCK = 512
 _GOOD_GROUP = 2048
 TOKEN_TILE = 128
@@ -81,6 +81,8 @@ def choose_blocks(
     Blocks(tokens=1024, vocab=128256, group=2)
     >>> choose_blocks(Sizes(8192, 128_256, 4096, 2048, 2, False, pair_bytes=4), DEFAULT_MEMORY)
     Blocks(tokens=1024, vocab=128256, group=8)
+    >>> choose_blocks(Sizes(16_384, 128_256, 4096, 2048, 2, False, pair_bytes=4), DEFAULT_MEMORY)
+    Blocks(tokens=2048, vocab=128256, group=1)
     >>> choose_blocks(Sizes(2048, 256_000, 8192, 8192, 2, False), 2_000_000_000)
     Blocks(tokens=384, vocab=256000, group=6)
     >>> choose_blocks(Sizes(8192, 256_000, 8192, 8192, 2, False), 2_000_000_000)
@@ -132,6 +134,19 @@ def whole_tiles(blocks: Blocks, num_tokens: int) -> Blocks:
 
     tokens = min(range(-(-most // 2), most + 1), key=cost) * TOKEN_TILE
     return blocks._replace(tokens=tokens, group=-(-blocks.group * blocks.tokens // tokens))
+
+
+def equal_groups(num_tokens: int, blocks: Blocks) -> tuple[int, int]:
+    """(groups, blocks in each): as few groups as hold at most ``blocks.group`` blocks, then as few blocks.
+
+    Full groups with a short last one would be padded with tokens that cost as much as others.
+
+    >>> equal_groups(16_384, Blocks(512, 128_256, 10))
+    (4, 8)
+    """
+    num_blocks = -(-num_tokens // blocks.tokens)
+    num_groups = -(-num_blocks // blocks.group)
+    return num_groups, -(-num_blocks // num_groups)
 
 
 def _group(sizes: Sizes, memory_limit: int, tokens: int) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv.divergences.linear_head import rows
-from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE, Blocks
+from jaxdiv.divergences.linear_head.blocks import TOKEN_TILE, Blocks, equal_groups
 from jaxdiv.divergences.linear_head.rows import Objective, RowStatistics, RowSums
 from jaxdiv.numerics import is_hopper, runs_triton, vary_as
 
@@ -205,8 +205,7 @@ def _join_tokens(x: jax.Array, num_tokens: int, strided: bool) -> jax.Array:
 
 def _by_tokens(plan: Plan, problem: Problem, weights: jax.Array | None) -> tuple[jax.Array, Gradients | None]:
     num_tokens = problem.q.hidden.shape[0]
-    num_blocks = min(plan.blocks.group, -(-num_tokens // plan.blocks.tokens))
-    num_groups = -(-num_tokens // (plan.blocks.tokens * num_blocks))
+    num_groups, num_blocks = equal_groups(num_tokens, plan.blocks)
     strided, multiple = plan.kernels == Kernels.XLA, TOKEN_TILE if plan.kernels == Kernels.PACKED else 1
     per_token = (problem.p.hidden, problem.q.hidden, problem.labels, weights)
     groups = jax.tree.map(lambda x: _split_tokens(x, num_groups, num_blocks, multiple, strided), per_token)

@@ -52,7 +52,7 @@ def test_no_better_block_fits(limit):
     if everything:
         assert (blocks.tokens, blocks.tokens * blocks.group >= 16_384) == (max(everything), True)
     else:
-        fitting = [t for t in (1024, 512, 256, 128) if token_block_bytes(sizes, t, 2048 // t) <= limit]
+        fitting = [t for t in (2048, 1024, 512, 256, 128) if token_block_bytes(sizes, t, 2048 // t) <= limit]
         assert not fitting or (blocks.tokens, blocks.tokens * blocks.group >= 2048) == (max(fitting), True)
 
 
