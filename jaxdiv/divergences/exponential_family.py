@@ -359,8 +359,8 @@ def exponential_log_partition(natural: ArrayLike) -> Array:
     -0.693147
     """
     natural = _natural("exponential", natural, 1)
-    inside = natural < 0.0
-    return jnp.sum(jnp.where(inside, -jnp.log(jnp.where(inside, -natural, 1.0)), jnp.inf))
+    outside = natural >= 0.0
+    return jnp.sum(jnp.where(outside, jnp.inf, -jnp.log(jnp.where(outside, 1.0, -natural))))
 
 
 def gaussian_log_partition(natural: ArrayLike) -> Array:
@@ -372,6 +372,6 @@ def gaussian_log_partition(natural: ArrayLike) -> Array:
     0.5
     """
     natural = _natural("gaussian", natural, 2)
-    inside = natural[1] < 0.0
-    second = jnp.where(inside, natural[1], -0.5)
-    return jnp.where(inside, -jnp.square(natural[0]) / (4.0 * second) - jnp.log(-2.0 * second) / 2.0, jnp.inf)
+    outside = natural[1] >= 0.0
+    second = jnp.where(outside, -0.5, natural[1])
+    return jnp.where(outside, jnp.inf, -jnp.square(natural[0]) / (4.0 * second) - jnp.log(-2.0 * second) / 2.0)

@@ -118,4 +118,5 @@ def pareto_k(log_weights: ArrayLike, *, axis: int = -1) -> Array:
     slope = jnp.sum(jax.nn.softmax(likelihood, axis=-1) * slopes, axis=-1, keepdims=True)
     shape = jnp.mean(jnp.log1p(-slope * excess), axis=-1)
     shape = (num_tail * shape + 10.0 * 0.5) / (num_tail + 10.0)
-    return jnp.where(fits[..., 0], shape, jnp.where(flat[..., 0], -jnp.inf, jnp.inf))
+    shape = jnp.where(fits[..., 0], shape, jnp.where(flat[..., 0], -jnp.inf, jnp.inf))
+    return jnp.where(jnp.isnan(top[..., 0]), jnp.nan, shape)

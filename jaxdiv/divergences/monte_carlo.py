@@ -102,7 +102,7 @@ def _sample_weights(
 
 
 def _mean(weights: Array, terms: Array) -> Array:
-    return jnp.sum(jnp.where(weights > 0.0, weights * terms, 0.0), axis=-1)
+    return jnp.sum(jnp.where(weights == 0.0, 0.0, weights * terms), axis=-1)
 
 
 def _fitted(divergence: FDivergence, rho: Array, weights: Array) -> Array:
@@ -312,7 +312,7 @@ def monte_carlo_loss(
     axis = check_axis(function, "axis", axis, log_p.shape)
     weights = _sample_weights(function, log_p.shape, log_p.dtype, axis, where, log_weights).weights
     sampled, other = (log_q, log_p) if samples_from == "q" else (log_p, log_q)
-    sampled, other = (jnp.where(weights > 0.0, jnp.moveaxis(x, axis, -1), 0.0) for x in (sampled, other))
+    sampled, other = (jnp.where(weights == 0.0, 0.0, jnp.moveaxis(x, axis, -1)) for x in (sampled, other))
     if samples_from == "p":
         divergence = divergence.reversed()
     if estimator == "reparametrized":

@@ -162,6 +162,8 @@ def information_bottleneck_curve(
         if form == "soft":
             return jax.nn.softmax(logits, axis=1)
         chosen = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1], dtype=dtype)
+        # A largest entry can be found among what is not a number, too.
+        chosen = jnp.where(jnp.isnan(beta) | jnp.any(jnp.isnan(encoder)), jnp.nan, chosen)
         return _merged(chosen, *marginals(chosen), p_y, beta)
 
     def anneal(encoder, beta):

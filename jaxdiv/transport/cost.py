@@ -106,7 +106,7 @@ def cosine(x: ArrayLike, y: ArrayLike) -> Array:
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), axis=-1, keepdims=True))
         v = v / jnp.where(largest > 0, largest, 1.0)  # its square neither overflows nor vanishes
         square = jnp.sum(v * v, axis=-1, keepdims=True)
-        return jnp.where(square > 0, v * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        return jnp.where(square == 0, 0.0, v * jax.lax.rsqrt(jnp.where(square == 0, 1.0, square)))
 
     x, y = points("cosine", x=x, y=y)
     return _not_below_zero(1.0 - jnp.matmul(unit(x), jnp.swapaxes(unit(y), -1, -2), precision="highest"))

@@ -250,7 +250,7 @@ def transport_cost(result: SinkhornResult, cost: ArrayLike | PointCost, *, unrol
     def rows(block: Array, f: Array, log_a: Array) -> Array:
         mass = _plan_rows(result, block, f, log_a)
         mass = mass if unroll else jax.lax.stop_gradient(mass)
-        return jnp.sum(jnp.where(mass > 0, mass * block, 0.0), axis=-1)
+        return jnp.sum(jnp.where(mass == 0, 0.0, mass * block), axis=-1)
 
     return jnp.sum(map_rows(rows, cost, result.f, result.log_a), axis=-1)
 

@@ -80,8 +80,8 @@ def category_terms(
     base = jnp.exp(jnp.maximum(log_p, log_q))
     value = jnp.where(one_is_zero, base * jnp.where(above, divergence.dual_at_zero, divergence.at_zero), value)
     slope = jnp.where(one_is_zero, jnp.where(above, 0.0, base * divergence.at_zero), slope)
-    present = base > 0.0
-    return Terms(jnp.where(present, value, 0.0), jnp.where(present, slope, 0.0), q)
+    absent = base == 0.0
+    return Terms(jnp.where(absent, 0.0, value), jnp.where(absent, 0.0, slope), q)
 
 
 def rough_slope(

@@ -88,7 +88,7 @@ def _eigen_factor(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     """F = V sqrt(L) and its pseudo-inverse; eigenvalues that are rounding noise (negative ones too) become 0."""
     values, vectors = jnp.linalg.eigh(covariance)
     floor = jnp.maximum(values[-1], 0.0) * values.size * jnp.finfo(values.dtype).eps
-    kept = values > floor
+    kept = ~(values <= floor)  # and what is not a number stays none
     roots = jnp.sqrt(jnp.where(kept, values, 1.0))
     return vectors * jnp.where(kept, roots, 0.0), jnp.where(kept, 1.0 / roots, 0.0)[:, None] * vectors.T
 

@@ -227,7 +227,8 @@ def median_bandwidth(p_samples: Any, q_samples: Any = None, *, max_samples: int 
     points = jax.lax.stop_gradient(strided(pooled, max_samples))
     squared = squared_distances(points, points, "direct")[jnp.triu_indices(points.shape[0], 1)]
     median = jnp.nanmedian(jnp.sqrt(jnp.where(squared > 0.0, squared, jnp.nan)))
-    return jnp.where(jnp.any(squared > 0.0), median, 1.0).astype(pooled.dtype)
+    median = jnp.where(jnp.any(squared > 0.0), median, 1.0)
+    return jnp.where(jnp.any(jnp.isnan(squared)), jnp.nan, median).astype(pooled.dtype)
 
 
 def default_kernel(function: str, kernel: Any, *samples: jax.Array) -> Kernel:

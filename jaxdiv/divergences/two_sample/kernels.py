@@ -85,9 +85,9 @@ class Kernel:
 
 def _root(s: jax.Array, power: float) -> jax.Array:
     """s^power for s >= 0, with derivative 0 instead of inf at s = 0: the subgradient of a norm that symmetry picks."""
-    positive = s > 0.0
-    safe = jnp.where(positive, s, 1.0)
-    return jnp.where(positive, jnp.sqrt(safe) if power == 0.5 else safe**power, 0.0)
+    zero = s == 0.0
+    safe = jnp.where(zero, 1.0, s)
+    return jnp.where(zero, 0.0, jnp.sqrt(safe) if power == 0.5 else safe**power)
 
 
 def _widths(function: str, bandwidth: Any) -> jax.Array | np.ndarray:

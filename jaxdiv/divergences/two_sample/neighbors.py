@@ -83,8 +83,8 @@ def nearest_neighbors(
     check_integer(function, "num_neighbors", num_neighbors, 1, reference.shape[0] - exclude_self)
     check_chunk(function, chunk_size)
     squared = _neighbors(x, reference, int(num_neighbors), exclude_self, chunk_size)
-    positive = squared > 0.0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    zero = squared == 0.0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))
 
 
 def _log_ratios(function: str, p_samples: Any, q_samples: Any, k: int, chunk_size: int) -> tuple[jax.Array, jax.Array]:
@@ -97,9 +97,10 @@ def _log_ratios(function: str, p_samples: Any, q_samples: Any, k: int, chunk_siz
         raise fail(function, "p_samples", f"has {n} rows", f"more than num_neighbors = {k}")
     if m < k:
         raise fail(function, "q_samples", f"has {m} rows", f"at least num_neighbors = {k}")
-    within = _neighbors(p, p, int(k), True, chunk_size)[:, -1]
-    across = _neighbors(p, q, int(k), False, chunk_size)[:, -1]
-    usable = (within > 0.0) & (across > 0.0)
+    # The largest of the k, or NaN, which comes first and makes the estimate NaN.
+    within = jnp.max(_neighbors(p, p, int(k), True, chunk_size), axis=1)
+    across = jnp.max(_neighbors(p, q, int(k), False, chunk_size), axis=1)
+    usable = (within != 0.0) & (across != 0.0)
     halves = jnp.log(jnp.where(usable, across, 1.0)) - jnp.log(jnp.where(usable, within, 1.0))
     return p.shape[1] / 2.0 * halves + math.log(m / (n - 1)), usable
 
