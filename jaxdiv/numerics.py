@@ -31,23 +31,6 @@ def is_hopper() -> bool:
     return getattr(jax.devices()[0], "compute_capability", "") == "9.0"
 
 
-def runs_triton() -> bool:
-    """Whether the Pallas kernels for any GPU run: one GPU is all there is, and jax compiles them for it.
-
-    Their backend, Triton, needs NVIDIA's Ampere or later (Colab's T4 is earlier), and jax 0.12 announces its removal.
-    Without it everything goes by XLA.
-
-    >>> runs_triton() and jax.default_backend() == "cpu"
-    False
-    """
-    if jax.default_backend() != "gpu" or jax.device_count() > 1:
-        return False
-    major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "")).partition(".")
-    if minor and int(major) < 8:  # AMD's have names
-        return False
-    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-
-
 def varying_axes(tree: Any) -> frozenset[Any]:
     """The mesh axes over which an array of the tree varies inside a `jax.shard_map`; none outside of one.
 
@@ -61,6 +44,36 @@ def varying_axes(tree: Any) -> frozenset[Any]:
         return getattr(kind, "vma", frozenset()) if axes is None else axes.varying  # vma until jax 0.10
 
     return frozenset().union(*map(of_one, jax.tree.leaves(tree)))
+
+
+def is_local(tree: Any) -> bool:
+    """Whether each array of the tree lies on one device, so that a kernel, which nothing partitions, can take it.
+
+    There is one device, or a `jax.shard_map` over all axes of a mesh has left the parts of one. Its ``check_vma=False``
+    is needed too, since what a kernel returns says nothing of the axes over which it varies.
+
+    >>> jax.device_count() > 1 or is_local((jnp.zeros(2), None))
+    True
+    """
+    alone = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual
+    return alone and not varying_axes(tree)
+
+
+def runs_triton(tree: Any) -> bool:
+    """Whether the Pallas kernels for any GPU can take the arrays: `is_local`, and jax compiles them for it.
+
+    Their backend, Triton, needs NVIDIA's Ampere or later (Colab's T4 is earlier), and jax 0.12 announces its removal.
+    Without it everything goes by XLA.
+
+    >>> runs_triton(jnp.zeros(2)) and jax.default_backend() == "cpu"
+    False
+    """
+    if jax.default_backend() != "gpu" or not is_local(tree):
+        return False
+    major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "")).partition(".")
+    if minor and int(major) < 8:  # AMD's have names
+        return False
+    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
 def _vary(tree: Any, axes: frozenset[Any]) -> Any:

@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 from types import SimpleNamespace
 
@@ -41,16 +42,38 @@ def test_triton_needs_ampere(capability, runs, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
-    assert numerics.runs_triton() == runs
+    assert numerics.runs_triton(jnp.zeros(2)) == runs
+
+
+def test_kernels_take_arrays_of_one_device(monkeypatch):
+    """One device, or all axes of a mesh split by a shard_map that does not ask what varies over them."""
+    mesh = jax.make_mesh((1, 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    found = []
+
+    def note(x):
+        found.append(numerics.is_local((x, None)))
+        return x
+
+    x = jnp.zeros((2, 2))
+    over = functools.partial(
+        jax.shard_map, note, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data")
+    )
+    for count in (1, 8):
+        monkeypatch.setattr(jax, "device_count", lambda count=count: count)
+        note(x)
+        jax.eval_shape(over(check_vma=False), x)
+        jax.eval_shape(over(check_vma=False, axis_names={"data"}), x)
+        jax.eval_shape(over(), x)
+    assert found == [True, True, True, False, False, True, False, False]
 
 
 def test_triton_may_be_gone(monkeypatch):
     """A jax without that backend leaves the work to XLA."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert numerics.runs_triton()
+    assert numerics.runs_triton(jnp.zeros(2))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not numerics.runs_triton()
+    assert not numerics.runs_triton(jnp.zeros(2))
     data = jnp.arange(6.0).reshape(3, 2)
     assert squared_distances(data, data, "direct")[0, 2] == 32.0  # no kernel, though there seems to be a GPU
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv.checks import fail
-from jaxdiv.numerics import is_hopper, promote, varying_axes
+from jaxdiv.numerics import is_hopper, is_local, promote
 from jaxdiv.optimizers.symmetric_tiles import MosaicTiles, TritonTiles, choose_tiles
 from jaxdiv.typing import Array
 
@@ -91,11 +91,8 @@ def _find_tiles(x: Array, kernels: Kernels) -> TritonTiles | MosaicTiles | None:
     """The kernel for this array, or None for XLA's product."""
     if kernels != "auto":
         return None if isinstance(kernels, str) else kernels
-    # A kernel is not partitioned over devices: there is one, or shard_map has split the array; and its output says
-    # nothing of the axes that a shard_map with check_vma asks for. Offsets have 32 bits.
-    local = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual
-    local = local and not varying_axes(x)
-    if jax.default_backend() != "gpu" or not local or x.dtype.itemsize != 2 or x.size >= 2**31:
+    # Offsets have 32 bits.
+    if jax.default_backend() != "gpu" or not is_local(x) or x.dtype.itemsize != 2 or x.size >= 2**31:
         return None
     return choose_tiles(math.prod(x.shape[:-2]), *x.shape[-2:]) if is_hopper() else None
 

@@ -24,7 +24,7 @@ from jaxdiv.divergences.linear_head.sweep import (
 )
 from jaxdiv.divergences.mixtures import jensen_shannon
 from jaxdiv.divergences.record import FDivergence
-from jaxdiv.numerics import vary_alike, varying_axes
+from jaxdiv.numerics import vary_alike
 
 _NAME = "linear_head_divergence"
 
@@ -82,11 +82,13 @@ def linear_head_divergence(
         memory_limit: bytes of temporaries from which the block sizes follow.
         token_block: tokens whose logits exist at a time, to choose by hand; a kernel may take up to 127 more.
         vocab_block: categories per block, instead.
-        implementation: "xla", "pallas" (GPU kernels; one device), or "auto": the kernels where they run. Under a mesh
-            of several devices "auto" is "xla", which XLA partitions over sharded tokens and heads. On NVIDIA Hopper,
-            with arrays of 16 bits and no bias, a loss computed together with its gradients rounds p's logits and the
-            log-ratios to float16: typically 1e-4 of a token's loss, a few thousandths where it hangs on a category
-            that the teacher finds very improbable; gradients err by about what their own dtype rounds (BENCHMARKS.md).
+        implementation: "xla", "pallas" (GPU kernels), or "auto": the kernels where they run. Nothing partitions a
+            kernel, so "auto" takes them on the only GPU, or where ``jax.shard_map(..., check_vma=False)`` has split
+            the tokens over all axes of a mesh; otherwise XLA partitions its own over sharded tokens and heads. On
+            NVIDIA Hopper, with arrays of 16 bits and no bias, a loss computed together with its gradients rounds p's
+            logits and the log-ratios to float16: typically 1e-4 of a token's loss, a few thousandths where it hangs on
+            a category that the teacher finds very improbable; gradients err by about what their own dtype rounds
+            (BENCHMARKS.md).
 
     Returns:
         float32 (float64 for float64 input): a scalar, or one number per token for "none". Gradients have the dtypes of
@@ -123,7 +125,7 @@ def linear_head_divergence(
     vocab_size = _vocab_size(vocab_size, p, q)
     outside = None if labels is None else _labels_outside(labels, vocab_size, weights)
     problem = Problem(p, q, labels if objective.label_weight else None)
-    use_kernels = implementation == "pallas" or (implementation == "auto" and _can_fuse(problem))
+    use_kernels = implementation == "pallas" or (implementation == "auto" and can_fuse(p, q))
     kernels = fastest_kernels(objective, problem, vocab_size) if use_kernels else Kernels.XLA
     sizes = Sizes(
         q.hidden.shape[0],
@@ -149,12 +151,6 @@ def linear_head_divergence(
     if outside is not None:
         weights = jnp.where(outside, jnp.nan, weights)
     return _weighted_sum(plan, *vary_alike((problem, weights)))
-
-
-def _can_fuse(problem: Problem) -> bool:
-    """The kernels are for one device, and their outputs say nothing of the axes of a `shard_map`, even of one."""
-    dtypes = [x.dtype for x in jax.tree.leaves((problem.p, problem.q))]
-    return can_fuse(*dtypes) and not varying_axes(problem)
 
 
 def _objective(divergence: Any, temperature: Any, labels: Any, label_weight: Any, differentiate_p: bool) -> Objective:

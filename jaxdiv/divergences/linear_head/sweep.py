@@ -55,9 +55,9 @@ class Gradients(NamedTuple):
     q: Side
 
 
-def can_fuse(*dtypes: jnp.dtype) -> bool:
-    """Whether the kernels of `fused` run here: logits in float32, and the one device of the process a GPU."""
-    return jnp.float64 not in dtypes and runs_triton()
+def can_fuse(p: Side, q: Side) -> bool:
+    """Whether the kernels of `fused` take these: logits in float32, and all of them on one GPU."""
+    return all(x.dtype != jnp.float64 for x in jax.tree.leaves((p, q))) and runs_triton((p, q))
 
 
 def fastest_kernels(objective: Objective, problem: Problem, vocab_size: int) -> Kernels:

@@ -36,7 +36,7 @@ def squared_distances(x: jax.Array, y: jax.Array, method: str = "direct") -> jax
         dots = jnp.matmul(x, y.T, precision="highest")
         return jnp.maximum(jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1) - 2.0 * dots, 0.0)
 
-    if runs_triton() and x.dtype == y.dtype == jnp.float32:
+    if runs_triton((x, y)) and x.dtype == y.dtype == jnp.float32:
         from jaxdiv.divergences.two_sample.pairs_kernel import tiled_squared_distances  # Pallas: half a second
 
         return tiled_squared_distances(x, y)

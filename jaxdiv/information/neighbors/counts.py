@@ -117,7 +117,7 @@ def count_within(
     radius = radius.astype(jnp.promote_types(x.dtype, radius.dtype))
     if x.shape[1] == 1:
         return _count_sorted(x[:, 0], radius, marks, strict)
-    if marks is None and radius.dtype == x.dtype and fits_kernels(x.dtype, x.shape[1], norm):
+    if marks is None and radius.dtype == x.dtype and fits_kernels(x, norm):
         from jaxdiv.information.neighbors.kernels import count_others  # Pallas: half a second
 
         return count_others(x, radius, strict)

@@ -101,12 +101,7 @@ def default_tile(width: int) -> int:
     return max(8, entries // width)
 
 
-def fits_kernels(dtype: Any, num_features: int, norm: str, k: int = 1) -> bool:
-    """`kernels` does this call, and they run here: over several devices, XLA's passes follow the arrays' sharding."""
-    return (
-        runs_triton()
-        and norm == "chebyshev"
-        and dtype == jnp.float32
-        and num_features <= _MAX_FEATURES
-        and k <= _MAX_NEIGHBORS
-    )
+def fits_kernels(data: Array, norm: str, k: int = 1) -> bool:
+    """`kernels` does this call for points [N, d]: over several devices, XLA's passes follow the arrays' sharding."""
+    fits = norm == "chebyshev" and data.dtype == jnp.float32
+    return fits and data.shape[1] <= _MAX_FEATURES and k <= _MAX_NEIGHBORS and runs_triton(data)

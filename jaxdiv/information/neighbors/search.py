@@ -70,7 +70,7 @@ def find_neighbors(
     num_features = sum(space.shape[1] for space in data)
     reach = sorted_reach(count, num_features, int(k))
     few = count < _FEW or reach is None
-    if few and marks is None and fits_kernels(data[0].dtype, num_features, norm, int(k)):
+    if few and marks is None and fits_kernels(data[0], norm, int(k)):
         from jaxdiv.information.neighbors.kernels import nearest  # Pallas: half a second
 
         found = Neighbors(*nearest(data[0], int(k)))

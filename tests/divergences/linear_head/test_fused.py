@@ -20,7 +20,7 @@ from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.fused import FloatLogits, GradientBuffers, fused_rows
 from jaxdiv.divergences.linear_head.rows import Objective
-from jaxdiv.divergences.linear_head.sweep import can_fuse
+from jaxdiv.divergences.linear_head.sweep import Side, can_fuse
 from tests.divergences.linear_head.cases import MEMBERS, name_of
 
 
@@ -179,8 +179,9 @@ def test_lowers_for_cuda(objective, hopper):
 
 
 def test_not_on_this_machine():
-    assert not can_fuse(jnp.float64)
-    assert can_fuse(jnp.bfloat16, jnp.float32) == (jax.default_backend() == "gpu" and jax.device_count() == 1)
+    side, wide = (Side(np.zeros((2, 3), d), np.zeros((4, 3), d), None) for d in (np.float32, np.float64))
+    assert not can_fuse(side, wide)
+    assert can_fuse(side, side) == (jax.default_backend() == "gpu" and jax.device_count() == 1)
 
 
 @pytest.mark.accelerator

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec
 
 from jaxdiv.divergences import alpha, jensen_shannon, kl, reverse_kl, skew_kl
 from jaxdiv.divergences.families import Renyi
@@ -110,6 +111,39 @@ def test_lowers_for_cuda(objective, hopper):
     args = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((256, 256), (1024, 256), (256, 128), (1024, 128))]
     text = jax.jit(run).trace(*per_token, buffer, *args).lower(lowering_platforms=("cuda",)).as_text()
     assert "mosaic_gpu" in text and "linear_head_gradient_kernel" in text
+
+
+def test_tokens_split_by_shard_map_take_the_kernels(monkeypatch):
+    """Of eight GPUs each computes its tokens' losses and gradients as a single one does."""
+
+    class Device:
+        compute_capability, core_count = "9.0", 132
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(jax, "devices", lambda: [Device])
+    device = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+    mesh = AbstractMesh((8,), ("x",), (AxisType.Auto,), abstract_device=device)
+
+    def step(p_hidden, p_head, q_hidden, q_head):
+        def loss(q_hidden, q_head):
+            sides = dict(p_hidden=p_hidden, p_head=p_head, q_hidden=q_hidden, q_head=q_head)
+            return linear_head_divergence(kl(), **sides) / 8
+
+        value, (of_hidden, of_head) = jax.value_and_grad(loss, (0, 1))(q_hidden, q_head)
+        return jax.lax.psum(value, "x"), of_hidden, jax.lax.psum(of_head, "x")
+
+    def text(check_vma):
+        tokens, whole = PartitionSpec("x"), PartitionSpec()
+        specs = dict(in_specs=(tokens, whole, tokens, whole), out_specs=(whole, tokens, whole))
+        run = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=check_vma, **specs))
+        shapes = (1024, 128), (640, 128), (1024, 64), (640, 64)
+        args = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+        return run.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+    kernels = "mosaic_gpu", "linear_head_gradient_kernel"
+    assert all(name in text(check_vma=False) for name in kernels)
+    assert not any(name in text(check_vma=True) for name in kernels)
 
 
 def test_what_can_be_packed(monkeypatch):

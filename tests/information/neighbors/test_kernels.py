@@ -82,16 +82,17 @@ def test_lowers_for_cuda(num_features, hopper):
 
 def test_other_calls_keep_to_xla(monkeypatch):
     """The kernels take float32, the maximum norm, few neighbours and features, on a single GPU."""
-    assert not fits_kernels(jnp.float32, 8, "chebyshev", 3)  # no GPU here
+    data = jnp.zeros((9, 8))
+    assert not fits_kernels(data, "chebyshev", 3)  # no GPU here
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert fits_kernels(jnp.float32, 8, "chebyshev", 3)
-    assert not fits_kernels(jnp.float64, 8, "chebyshev", 3)
-    assert not fits_kernels(jnp.float32, 8, "euclidean", 3)
-    assert not fits_kernels(jnp.float32, 65, "chebyshev", 3)
-    assert not fits_kernels(jnp.float32, 8, "chebyshev", 9)
+    assert fits_kernels(data, "chebyshev", 3)
+    assert not fits_kernels(np.zeros((9, 8)), "chebyshev", 3)
+    assert not fits_kernels(data, "euclidean", 3)
+    assert not fits_kernels(jnp.zeros((9, 65)), "chebyshev", 3)
+    assert not fits_kernels(data, "chebyshev", 9)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert not fits_kernels(jnp.float32, 8, "chebyshev", 3)
+    assert not fits_kernels(data, "chebyshev", 3)
 
 
 @pytest.mark.accelerator
