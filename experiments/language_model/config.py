@@ -57,8 +57,16 @@ class Config:
     """standard (multi-head or grouped) or mla (multi-head latent attention)."""
     kv_rank: int | None = None
     """Rank of mla's latent; None is half the width."""
+    q_rank: int | None = None
+    """Rank of mla's latent of the queries; None makes queries from the stream directly."""
     rope_dim: int = 16
     """Rotary part of mla's keys, shared by the heads."""
+    qk_norm: bool = False
+    """Normalize queries and keys of each head. Not for mla."""
+    tie_embeddings: bool = False
+    """The output head is the embedding, transposed."""
+    remat: bool = False
+    """Compute each layer's activations again in the backward pass: less memory, more time."""
     feed_forward: Literal["dense", "hourglass", "moe"] = "dense"
     """dense, hourglass (wide-narrow-wide) or moe (shared and routed experts)."""
     hidden: int | None = None
@@ -110,6 +118,9 @@ class Config:
         check_real("Config", "clip_norm", self.clip_norm, 0, open_low=True)
         if self.learning_rate is not None:
             check_real("Config", "learning_rate", self.learning_rate, 0, open_low=True)
+        for name in ("kv_rank", "q_rank") if self.attention != "mla" else ():
+            if getattr(self, name) is not None:
+                raise fail("Config", name, f"is {getattr(self, name)}", "None without --attention mla")
         if self.prompt is not None and not self.prompt:
             raise fail("Config", "prompt", "is empty", "at least one byte, or None")
         _ = self.decoder  # which checks the rest
@@ -130,6 +141,7 @@ class Config:
         fields: dict[str, Any] = {"num_kv_heads": self.kv_heads}
         if self.attention == "mla":
             fields |= {"kv_rank": self.width // 2 if self.kv_rank is None else self.kv_rank, "rope_dim": self.rope_dim}
+            fields |= {"q_rank": self.q_rank}
         if self.feed_forward == "moe":
             names = ("num_experts", "experts_per_token", "num_shared_experts")
             fields |= {name: getattr(self, name) for name in names}
@@ -139,7 +151,8 @@ class Config:
         prompt = MAX_PROMPT if self.prompt is None else len(self.prompt.encode())
         return DecoderConfig(
             vocab_size=256, width=self.width, num_layers=self.layers, num_heads=self.heads, attention=self.attention,
-            feed_forward=self.feed_forward, **fields,
+            feed_forward=self.feed_forward, qk_norm=self.qk_norm, tie_embeddings=self.tie_embeddings,
+            remat=self.remat, **fields,
             max_length=max(self.length, prompt + self.sample_bytes, self.decode_context),
         )  # fmt: skip
 

@@ -135,6 +135,8 @@ def report(results: dict[str, Any]) -> str:
         f"{name} of the student: {value:.3f}" for name, value in student.items() if name.startswith(("FID", "FD-"))
     ]
     lines.append(f"sampled in {student['sample_seconds']:.1f} s, measured in {student['measure_seconds']:.1f} s")
+    if peak := results["facts"]["peak_gib"]:  # a CPU does not say
+        lines.append(f"peak memory of the device {peak:.1f} GiB")
     for name, row in rows.items():
         if name.startswith("teacher"):
             ratios = ", ".join(f"{title} {student[key] / row[key]:.2f}" for key, title in distances.items())

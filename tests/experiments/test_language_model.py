@@ -396,6 +396,9 @@ def test_the_table_has_a_column_for_each_optimizer():
         ({"kv_heads": 3}, "DecoderConfig: num_kv_heads is 3"),
         ({"feed_forward": "moe", "num_experts": 1}, "DecoderConfig: experts_per_token is 2"),
         ({"attention": "mla", "kv_heads": 2}, "DecoderConfig: num_kv_heads is 2"),
+        ({"attention": "mla", "qk_norm": True}, "DecoderConfig: qk_norm is True"),
+        ({"q_rank": 8}, "Config: q_rank is 8; expected None without --attention mla"),
+        ({"kv_rank": 8}, "Config: kv_rank is 8; expected None without --attention mla"),
     ],
 )
 def test_a_bad_setting_is_named(settings, message):
@@ -413,6 +416,8 @@ def test_a_width_of_0_is_refused_and_not_the_default(settings):
 
 def test_one_word_changes_the_architecture():
     assert Config(attention="mla").decoder.kv_rank == 64 and Config(attention="mla", kv_rank=8).decoder.kv_rank == 8
+    assert Config(attention="mla", q_rank=24).decoder.q_rank == 24 and Config(qk_norm=True).decoder.qk_norm
+    assert Config(tie_embeddings=True).decoder.tie_embeddings and Config(remat=True).decoder.remat
     assert Config(feed_forward="hourglass").decoder.hidden == 64 and Config().decoder.hidden == 336
     moe = Config(feed_forward="moe").decoder
     assert (moe.num_experts, moe.experts_per_token, moe.num_shared_experts, moe.expert_hidden) == (8, 2, 1, 128)

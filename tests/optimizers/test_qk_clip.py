@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from jaxdiv.networks import Decoder, DecoderConfig, functional
 from jaxdiv.optimizers import QK_RULES, clip_qk
 
 RNG = np.random.default_rng(4)
@@ -152,3 +154,25 @@ def test_malformed_calls(arguments, words):
     call = {"params": PARAMS, "max_logits": S} | arguments
     with pytest.raises(ValueError, match=f"^clip_qk: {words}"):
         clip_qk(call.pop("params"), call.pop("max_logits"), **call)
+
+
+@pytest.mark.parametrize("kind", ["multi-head", "grouped", "latent", "latent queries"])
+def test_a_decoders_logits_come_down_to_tau(kind):
+    """What the decoder reports, its parameters and the rules fit each other: clipped heads end at tau, others stay."""
+    fields, rules = dict(num_kv_heads=2 if kind == "grouped" else None), QK_RULES
+    if kind.startswith("latent"):
+        fields = dict(attention="mla", kv_rank=8, rope_dim=4, q_rank=8 if kind == "latent queries" else None)
+        rules = ((r"(^|/)query/kernel$", (("query", 4), ("rotary", 4))), (r"(^|/)key/kernel$", "key"))
+    config = DecoderConfig(
+        vocab_size=16, width=16, num_layers=1, num_heads=4, hidden=16, max_length=12, dtype="float32", **fields
+    )
+    apply_fn, params = functional(Decoder(config, rngs=nnx.Rngs(0)))
+    # As a training might that needs the clip.
+    params = jax.tree.map_with_path(lambda path, x: 20.0 * x if "query" in jax.tree_util.keystr(path) else x, params)
+    tokens = jax.random.randint(jax.random.key(1), (2, 12), 0, 16)
+    before = apply_fn(params, tokens, with_info=True)[1].max_attention_logit
+    tau = float(jnp.median(before))
+    clipped, count = clip_qk(params, before, tau=tau, rules=rules, num_kv_heads=fields.get("num_kv_heads"))
+    after = apply_fn(clipped, tokens, with_info=True)[1].max_attention_logit
+    np.testing.assert_allclose(after, jnp.minimum(before, tau), rtol=1e-4)
+    assert int(count) == 2
