@@ -41,6 +41,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uni_instruct reverse_kl": {"method": "uni_instruct", "divergence": "reverse_kl"},
     # What the released code amounts to: the ratio is 1 whatever the divergence.
     "uni_instruct kl, ratio one": {"method": "uni_instruct", "divergence": "kl", "student": {"ratio": "one"}},
+    "uni_instruct kl, ratio through x": {
+        "method": "uni_instruct",
+        "divergence": "kl",
+        "student": {"ratio": "through_x"},
+    },
+    "uni_instruct kl, ratio detached": {"method": "uni_instruct", "divergence": "kl", "student": {"ratio": "detached"}},
+    "weight uniform in sigma": {"student": {"time_weight": "uniform"}},
+    "weight in epsilon space": {"student": {"time_weight": "epsilon_space"}},
+    "weight in data space": {"student": {"time_weight": "data_space"}},
+    "weight in data space, squared": {"student": {"time_weight": "data_space_squared"}},
+    "no adversarial term": {"student": {"gan_weight": 0.0}},
     "start at sigma 80": {"student": {"init_sigma": 80.0}},
     "beta1 0.9": {"student": {"adam_b1": 0.9}},
     "published adversarial weight": {"student": {"gan_weight": None}},

@@ -5,13 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 # Eight devices, and programs compiled fast rather than well.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
 
-@pytest.mark.slow
 def test_a_mixture_on_eight_devices_trains_as_on_one(tmp_path):
     environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.networks.decoder_devices", tmp_path / "runs.npz"]
