@@ -15,7 +15,10 @@ from jaxdiv.typing import Array, ArrayLike, PyTree
 
 _ROLES = ("query", "rotary", "key", "keep")
 
-QK_RULES: tuple[tuple[str, Any], ...] = ((r"(^|/)query/kernel$", "query"), (r"(^|/)key/kernel$", "key"))
+QK_RULES: tuple[tuple[str, Any], ...] = (
+    (r"(^|/)query/kernel(/value)?$", "query"),
+    (r"(^|/)key/kernel(/value)?$", "key"),
+)
 """The kernels of multi-head and grouped-query attention."""
 
 

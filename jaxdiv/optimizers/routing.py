@@ -35,7 +35,11 @@ ADAMW_RULES: tuple[Rule, ...] = (
 )
 """Embeddings, output heads, routers, norms, scales and biases, stacked over layers or not."""
 
-_MATRIX_NAMES = r"(^|/)(\w+_)?(kernel|weight)s?(_?\d+)?$|(^|/)w(\d+|[qkvoui]|_?(in|out|up|down|gate)|_?qkv)?(_\w+)?$"
+# In a state of flax.nnx, as nnx.Optimizer hands it over, the path of a parameter ends in "/value".
+_MATRIX_NAMES = (
+    r"(^|/)(\w+_)?(kernel|weight)s?(_?\d+)?(/value)?$"
+    r"|(^|/)w(\d+|[qkvoui]|_?(in|out|up|down|gate)|_?qkv)?(_\w+)?(/value)?$"
+)
 
 DEFAULT_RULES: tuple[Rule, ...] = (*ADAMW_RULES, (_MATRIX_NAMES, MatrixAxes(inputs=0, outputs=1)))
 """`ADAMW_RULES`, then leaves called kernel, weight or w (wq, w1, w_in, ...) of rank 2 as ``[in, out]``."""
@@ -61,7 +65,7 @@ def route_parameters(params: PyTree, *, rules: Sequence[Rule] = DEFAULT_RULES) -
     """The route of every parameter: "adamw", or the `MatrixAxes` by which Muon reads it.
 
     Scalars and vectors go to AdamW. For any other leaf the first rule decides whose regular expression is found (upper
-    and lower case alike) in its path, the keys joined by "/".
+    and lower case alike) in its path, the keys joined by "/"; those of a flax.nnx state end in "/value".
 
     Args:
         params: a pytree of arrays or of ``jax.ShapeDtypeStruct``.

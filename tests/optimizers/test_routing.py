@@ -7,9 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from optax.contrib import MuonDimensionNumbers
 
-from jaxdiv.optimizers import ADAMW_RULES, DEFAULT_RULES, STACKED_RULES, MatrixAxes, format_routes, route_parameters
+from jaxdiv.optimizers import (
+    ADAMW_RULES,
+    DEFAULT_RULES,
+    STACKED_RULES,
+    MatrixAxes,
+    clip_qk,
+    format_routes,
+    muon,
+    route_parameters,
+)
 from jaxdiv.optimizers.routing import resolve_routes
 
 PLAIN = MatrixAxes(inputs=0, outputs=1)
@@ -181,3 +191,39 @@ def test_the_table():
 def test_numpy_leaves_and_paths_of_lists():
     params = [{"kernel": np.zeros((2, 3), np.float32)}, (np.zeros(3, np.float32),)]
     assert route_parameters(params) == [{"kernel": PLAIN}, ("adamw",)]
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.query, self.key, self.norm = (
+            nnx.Linear(6, 8, rngs=rngs),
+            nnx.Linear(6, 8, rngs=rngs),
+            nnx.RMSNorm(8, rngs=rngs),
+        )
+        self.w1, self.head = nnx.Param(jnp.ones((8, 4))), nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.norm(self.query(x) * self.key(x)) @ self.w1)
+
+
+def test_a_state_of_flax_nnx_goes_where_its_arrays_do():
+    """Its paths end in "/value": the default rules failed on every model that nnx.Optimizer was given."""
+    state = nnx.state(Model(nnx.Rngs(0)), nnx.Param)
+    found = resolve_routes("f", state, None)
+    assert found == resolve_routes("f", nnx.to_pure_dict(state), None) and found.count(PLAIN) == 3
+    clipped, _ = clip_qk(state, jnp.array([400.0, 50.0]))
+    np.testing.assert_allclose(clipped["key"]["kernel"][:, 0], 0.5 * state["key"]["kernel"][:, 0], rtol=1e-6)
+
+
+def test_muon_trains_a_model_of_flax_nnx():
+    model, x = Model(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (16, 6))
+    optimizer = nnx.Optimizer(model, muon(0.03, dtype="float32"), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        loss, gradient = nnx.value_and_grad(lambda m: jnp.mean((m(x) - x[:, :3]) ** 2))(model)
+        optimizer.update(model, gradient)
+        return loss
+
+    losses = [float(step(model, optimizer)) for _ in range(20)]
+    assert losses[-1] < 0.7 * losses[0]
