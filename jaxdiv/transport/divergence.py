@@ -52,7 +52,8 @@ def sinkhorn_divergence(
         ``[...]``, one value per pair of samples, float32 (float64 if a sample is).
 
     Raises:
-        ValueError: wrong dtype, rank or shape, an empty axis, a parameter out of range, ``tol`` with ``unroll``.
+        ValueError: wrong dtype, rank or shape, an empty axis, a parameter out of range, ``tol`` with ``unroll``,
+            log-weights of a mass above 1.
 
     >>> x, y = [[0.0], [1.0]], [[2.0], [3.0]]
     >>> round(float(sinkhorn_divergence(p_samples=x, q_samples=y, epsilon=0.5)), 4)  # a shift costs its square

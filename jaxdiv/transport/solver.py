@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv.checks import check_instance, check_integer, check_real, check_shape, fail, floating_array
-from jaxdiv.numerics import vary_alike
+from jaxdiv.numerics import promote, vary_alike
 from jaxdiv.transport.blocks import Cost, iterate, map_rows, row_error, softmin, transposed, zeros_from
 from jaxdiv.transport.cost import PointCost, as_cost
 from jaxdiv.typing import Array, ArrayLike
@@ -72,9 +72,20 @@ def log_weights(function: str, argument: str, value: ArrayLike | None, shape: tu
     """The log-weights in the cost's dtype; uniform ones, of total mass 1, where None is given."""
     if value is None:
         return jnp.full(shape, -np.log(shape[-1]), like.dtype)
+    return given_log_weights(function, argument, value, shape).astype(like.dtype)
+
+
+def given_log_weights(function: str, argument: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Log-weights that were given; where their values are known, those of a mass above 1 are refused.
+
+    Weights in place of their logarithms are what this is for: their exponentials sum to more than the number of points.
+    """
     value = floating_array(function, argument, value)
     check_shape(function, argument, value, shape)
-    return value.astype(like.dtype)
+    mass = jnp.max(jnp.sum(jnp.exp(promote(value)), axis=-1), initial=0.0)
+    if not isinstance(mass, jax.core.Tracer) and mass > 1.1:
+        raise fail(function, argument, f"has a total mass of {float(mass):.6g}", "logarithms of weights that sum to 1")
+    return value
 
 
 def strengths(function: str, epsilon: ArrayLike, num_iters: int, tol: float | None, unroll: bool) -> Array:
@@ -136,7 +147,7 @@ def sinkhorn(
 
     Raises:
         ValueError: wrong dtype, rank or shape, an empty axis, an epsilon or count out of range, ``tol`` with
-            ``unroll``.
+            ``unroll``, or, where their values are known, log-weights of a mass above 1, as weights themselves are.
 
     >>> cost = jnp.array([[0.0, 1.0], [1.0, 0.0]])
     >>> result = sinkhorn(cost, epsilon=0.5)

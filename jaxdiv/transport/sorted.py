@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.checks import check_real, check_shape, fail, floating_array
+from jaxdiv.checks import check_real, fail, floating_array
 from jaxdiv.numerics import promote
 from jaxdiv.transport.cost import magnitude
+from jaxdiv.transport.solver import given_log_weights
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -36,7 +37,7 @@ def transport_cost_1d(
         ``[...]``, one value per pair of samples, float32 (float64 if a sample is): the distance to the power k.
 
     Raises:
-        ValueError: wrong dtype, rank or shape, an empty axis, an order below 1.
+        ValueError: wrong dtype, rank or shape, an empty axis, an order below 1, log-weights of a mass above 1.
 
     >>> float(transport_cost_1d(p_samples=[3.0, 1.0], q_samples=[2.0, 5.0]))  # (1 - 2)^2 and (3 - 5)^2
     2.5
@@ -57,9 +58,7 @@ def transport_cost_1d(
         if value is None:
             parts.append(jnp.full(cloud.shape, 1.0 / cloud.shape[-1], dtype))
         else:
-            value = floating_array(function, name, value)
-            check_shape(function, name, value, cloud.shape)
-            parts.append(jnp.exp(value.astype(dtype)))
+            parts.append(jnp.exp(given_log_weights(function, name, value, cloud.shape).astype(dtype)))
     flat = [part.reshape(-1, part.shape[-1]) for part in parts]
     return jax.vmap(lambda *one: _one_pair(*one, order=float(order)))(*flat).reshape(batch)
 

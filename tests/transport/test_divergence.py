@@ -162,6 +162,7 @@ def test_points_of_weight_zero_do_not_count(pad):
         ({"p_log_weights": np.zeros(4, np.float32)}, r"p_log_weights has shape \(4,\)"),
         ({"q_log_weights": np.zeros(3, np.float32)}, r"q_log_weights has shape \(3,\)"),
         ({"q_log_weights": "uniform"}, "q_log_weights "),
+        ({"q_log_weights": np.full(4, 0.25)}, "q_log_weights has a total mass of 5.1361; expected logarithms"),
         ({"epsilon": -0.5}, "epsilon is -0.5"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"num_iters": "ten"}, "num_iters is 'ten'"),

@@ -297,6 +297,8 @@ COST = np.ones((3, 4), np.float32)
         ((COST, None, np.zeros((1, 4), np.float32)), {}, r"log_b has shape \(1, 4\)"),
         ((COST, np.zeros(3, np.int32)), {}, "log_a has dtype int32"),
         ((COST, [0.0, None, 0.0]), {}, "log_a "),
+        ((COST, np.full(3, 1 / 3)), {}, "log_a has a total mass of 4.18684; expected logarithms of weights that sum"),
+        ((COST, None, np.zeros((4,), np.float32)), {}, "log_b has a total mass of 4"),
         ((COST,), {"epsilon": 0.0}, "epsilon is 0.0"),
         ((COST,), {"epsilon": -1}, "epsilon is -1"),
         ((COST,), {"epsilon": float("nan")}, "epsilon is nan"),

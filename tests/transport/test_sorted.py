@@ -110,6 +110,7 @@ def test_weight_zero_gets_nothing_of_what_rounding_leaves(pad):
         ({"q_samples": np.zeros((2, 3), np.float32)}, r"q_samples has shape \(2, 3\)"),
         ({"p_log_weights": np.zeros(2, np.float32)}, r"p_log_weights has shape \(2,\)"),
         ({"q_log_weights": [0.0, None]}, "q_log_weights "),
+        ({"q_log_weights": [0.5, 0.5]}, "q_log_weights has a total mass of 3.29744; expected logarithms"),
         ({"order": 0.5}, "order is 0.5"),
         ({"order": "two"}, "order is 'two'"),
         ({"order": float("nan")}, "order is nan"),
