@@ -101,16 +101,16 @@ def _merged(encoder: Array, p_t: Array, p_ty: Array, p_y: Array, beta: Array) ->
 def information_bottleneck_curve(
     p_xy: Any, *, tishby_betas: Any, initial: Any = None, form: str = "soft", num_steps: int = 200
 ) -> BottleneckCurve:
-    r"""Stationary points of I(X; T) - beta I(T; Y) for each beta in turn, each started from the one before.
+    r"""Stationary points of I(X; T) - beta I(T; Y), one for each beta, each started from that of another beta.
 
     form="soft" iterates q(t | x) ~ q(t) exp(-beta KL(p(y | x) || p(y | t))), the information bottleneck. Hard zeros
     never leave this iteration, so each beta starts from 0.99 q(t | x) + 0.01 q(t). form="deterministic" puts all of
     q(t | x) on the largest of these (the first of equal ones) and then merges the two clusters whose union lowers
     H(T) - beta I(T; Y) most, if any does: moves of single points alone would stop too early.
 
-    Either finds a stationary point, which need not be the minimum. The reliable way is down: give tishby_betas
-    descending and leave ``initial`` out, so that T starts as a copy of X and clusters merge. An encoder that ignores x
-    is stationary at every beta: annealing upwards needs an ``initial`` that breaks its symmetry.
+    Either finds a stationary point, which need not be the minimum. The reliable way is down: leave ``initial`` out, so
+    that T starts as a copy of X at the largest beta and clusters merge. An encoder that ignores x is stationary at
+    every beta: annealing upwards needs an ``initial`` that breaks its symmetry.
 
     Tishby's beta weighs relevance: below 1 the best encoder ignores x. The objectives of
     `jaxdiv.information.bottleneck` weigh the rate, loss = prediction + beta rate: their beta is 1 / tishby_beta. Where
@@ -119,7 +119,8 @@ def information_bottleneck_curve(
 
     Args:
         p_xy: ``[X, Y]`` floating, non-negative weights; divided by their sum. Rows of zeros are allowed.
-        tishby_betas: ``[B]`` floating, positive, in the order of the annealing.
+        tishby_betas: ``[B]`` floating, positive. Without ``initial`` they are taken from the largest down, whatever
+            their order, which the result has; with it in their order.
         initial: ``[X, K]`` floating, rows q(t | x) that sum to 1; None for K = X, a copy.
         form: "soft" or "deterministic".
         num_steps: iterations per beta. All run in one scan.
@@ -177,7 +178,11 @@ def information_bottleneck_curve(
         change = jnp.max(jnp.abs(encoder - before))
         return encoder, BottleneckCurve(encoder, information_x, information_y, jnp.sum(entr(p_t)), change)
 
-    return jax.lax.scan(anneal, start, betas)[1]
+    if initial is not None:
+        return jax.lax.scan(anneal, start, betas)[1]
+    order = jnp.argsort(-betas)
+    curve = jax.lax.scan(anneal, start, betas[order])[1]
+    return jax.tree.map(lambda points: points[jnp.argsort(order)], curve)
 
 
 def channel_capacity(channel: Any, *, num_steps: int = 1000) -> CapacityBounds:

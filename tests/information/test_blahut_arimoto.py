@@ -137,6 +137,20 @@ def test_the_deterministic_form_stops_where_no_merge_gains():
     assert min(gaps) >= -1e-12 and np.mean(np.array(gaps) < 1e-9) > 0.5  # most are the best of all clusterings
 
 
+@pytest.mark.parametrize("form", ["soft", "deterministic"])
+def test_the_order_of_the_betas_is_only_that_of_the_result(form):
+    """Upwards from the smallest beta the trivial encoder was never left: all points of an ascending grid were 0."""
+    joint = random_joint(4, (4, 3))
+    down = jax.jit(lambda b: information_bottleneck_curve(joint, tishby_betas=b, form=form))(
+        np.array([40.0, 8.0, 1.5, 0.5])
+    )
+    mixed = jax.jit(lambda b: information_bottleneck_curve(joint, tishby_betas=b, form=form))(
+        np.array([1.5, 40.0, 0.5, 8.0])
+    )
+    assert float(down.information_y[0]) > 0.01
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[np.array([1, 3, 0, 2])]), down, mixed)
+
+
 def test_a_start_of_fewer_clusters_and_rows_of_zeros():
     joint = np.concatenate([random_joint(4, (4, 3)), np.zeros((1, 3))])
     start = np.random.default_rng(5).dirichlet(np.ones(2), size=5)
