@@ -23,6 +23,8 @@ class Estimate:
     >>> estimate = Estimate(jnp.float32(0.5), kind="lower bound", ceiling=jnp.float32(2.0))
     >>> float(estimate), estimate.kind, bool(jnp.isnan(estimate.stderr))
     (0.5, 'lower bound', True)
+    >>> estimate
+    Estimate(value=0.5, stderr=nan, kind='lower bound', ceiling=2.0, info={})
     """
 
     value: Array
@@ -39,6 +41,12 @@ class Estimate:
 
     def __float__(self) -> float:
         return float(self.value)
+
+    def __repr__(self) -> str:
+        """Of what `info` holds for every sample the shape alone: a line, not pages."""
+        info = ", ".join(f"{k!r}: {v if np.ndim(v) == 0 else f'shape {np.shape(v)}'}" for k, v in self.info.items())
+        fields = f"value={self.value}, stderr={self.stderr}, kind={self.kind!r}, ceiling={self.ceiling}"
+        return f"Estimate({fields}, info={{{info}}})"
 
 
 def make_estimate(

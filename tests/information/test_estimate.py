@@ -24,6 +24,13 @@ def test_it_is_a_pytree_whose_kind_is_static():
     np.testing.assert_array_equal(out.info["local"], x)
 
 
+def test_it_prints_on_a_line():
+    out = make_estimate(jnp.float32(1.0), kind="plug-in", local=jnp.ones(500), num_ties=jnp.int32(2))
+    assert repr(out) == (
+        "Estimate(value=1.0, stderr=0.0, kind='plug-in', ceiling=inf, info={'num_ties': 2, 'local': shape (500,)})"
+    )
+
+
 def test_what_is_not_known_is_said():
     out = make_estimate(jnp.float32(1.0), kind="not MI")
     assert np.isnan(out.stderr) and np.isinf(out.ceiling) and out.info == {} and float(out) == 1.0
