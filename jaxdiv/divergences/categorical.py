@@ -37,14 +37,14 @@ from jaxdiv.typing import Array, ArrayLike
 
 def _mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> Array:
     """The mask, broadcast to the logits' shape."""
+    got = f"is {type(where).__name__} of uneven rows"
     try:
+        got = f"has shape {np.shape(where)}"
         fits = np.broadcast_shapes(np.shape(where), shape) == shape
     except ValueError:
         fits = False
     if not fits:
-        raise checks.fail(
-            function, "where", f"is {type(where).__name__} of another shape", f"what broadcasts to {shape}"
-        )
+        raise checks.fail(function, "where", got, f"what broadcasts to the logits' {shape}")
     return jnp.broadcast_to(checks.mask_array(function, "where", where, np.shape(where)), shape)
 
 

@@ -262,3 +262,14 @@ def test_probabilities():
     assert np.isnan(
         jax.jit(functools.partial(f_divergence_from_probs, dv.kl()))(p=jnp.ones(2), q=jnp.array([1.5, -0.5]))
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [(np.ones((2, 5), bool), r"has shape \(2, 5\)"), ([[True], [True, False]], "is list of uneven rows")],
+)
+def test_a_mask_that_does_not_fit_is_told_its_shape(where, message):
+    """Of tokens, most often, where one of classes is meant."""
+    logits = jnp.zeros((2, 5, 3))
+    with pytest.raises(ValueError, match=rf"kl_divergence: where {message}; expected .* \(2, 5, 3\)"):
+        kl_divergence(p_logits=logits, q_logits=logits, where=where)
