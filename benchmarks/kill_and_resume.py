@@ -37,13 +37,18 @@ def records(directory: Path) -> int:
 
 def start(command: str, directory: Path) -> subprocess.Popen:
     arguments = shlex.split(command.replace("{directory}", shlex.quote(str(directory))))
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = tempfile.TemporaryFile()  # a pipe fills where nobody reads, which stops a command that prints its progress
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors)
+    process.stderr = errors
+    return process
 
 
 def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"the command ended with {process.returncode}:\n{errors.decode()[-2000:]}")
+    process.wait()
+    with process.stderr as errors:
+        errors.seek(0)
+        if process.returncode:
+            raise SystemExit(f"the command ended with {process.returncode}:\n{errors.read().decode()[-2000:]}")
 
 
 def run_and_kill(command: str, directory: Path, moments: list[float], spread: float, rng: random.Random) -> list[str]:
