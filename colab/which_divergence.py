@@ -20,6 +20,7 @@ import optax
 
 from jaxdiv.divergences import (
     alpha,
+    f_divergence,
     jeffreys,
     jensen_shannon,
     kl,
@@ -32,7 +33,6 @@ from jaxdiv.divergences import (
     squared_hellinger,
     total_variation,
 )
-from jaxdiv.divergences.categorical import f_divergence
 
 NUM_STEPS = 800 if "CI" in os.environ else 1200  # fewer steps; the assertions at the end are the same
 DIVERGENCES = (

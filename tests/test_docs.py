@@ -47,7 +47,7 @@ def test_the_example_of_the_readme_runs():
     [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.strip().splitlines()) == 8
+    assert len(done.stdout.strip().splitlines()) == 9
 
 
 def test_files_that_the_pages_name_exist():

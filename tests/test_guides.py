@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdiv.diffusion import karras_noise_levels
+
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGES = ["guides/data.md", "guides/networks.md", "guides/training.md", "muon.md", "one_step_distillation.md"]
+PAGES = ["guides/data.md", "guides/networks.md", "guides/training.md", "information.md", "muon.md"]
+PAGES += ["one_step_distillation.md", "which_divergence.md"]
 
 
 def test_every_page_with_examples_is_here():
@@ -55,6 +58,22 @@ def test_muon(tmp_path, monkeypatch, capsys):
     assert lines[6].startswith("muon: 16896 parameters in 4 matrices of 2 shapes")
     assert lines[7:] == ["True", "(2, 4) 0", "(4, 33, 256) (2, 4) 160", "(4, 28)"]
     assert names["updates"]["layers"]["attention"]["query"]["kernel"].shape == (2, 64, 64)
+
+
+def test_information(tmp_path, monkeypatch, capsys):
+    run_page("information.md", tmp_path, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == ["plug-in True True", "lower bound True", "1.0"]
+
+
+def test_which_divergence(tmp_path, monkeypatch, capsys):
+    run_page("which_divergence.md", tmp_path, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == ["(4, 7) ()", "(4, 7)", "() (32, 256)", "True (100, 3) True"]
+
+
+def test_the_error_that_the_conventions_show():
+    with pytest.raises(ValueError) as info:
+        karras_noise_levels(0)
+    assert str(info.value) in (DOCS / "conventions.md").read_text()
 
 
 def test_a_teacher_of_ones_own(tmp_path, monkeypatch):
