@@ -137,7 +137,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="55.7M", choices=SIZES)
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--methods", nargs="+", default=["sid", "diff_instruct"])
+    methods = [name for name, method in distillation.METHODS.items() if not method.regression_weight]  # needs pairs
+    parser.add_argument("--methods", nargs="+", choices=methods, default=["sid", "diff_instruct"])
     parser.add_argument("--profile", action="store_true", help="also list the most expensive kernels of each cycle")
     parser.add_argument("--out", type=Path, default=Path("cycle_throughput.json"))
     args = parser.parse_args()

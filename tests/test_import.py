@@ -86,3 +86,9 @@ def test_unknown_attribute():
 
     with pytest.raises(AttributeError, match="no attribute 'divergence'"):
         _ = jaxdiv.divergence
+
+
+def test_dir_names_everything_once():
+    script = "import json, jaxdiv, jaxdiv.training; print(json.dumps(jaxdiv.__dir__()))"
+    names = report(script)  # an area that has been loaded is in both of the lists that this joins
+    assert len(names) == len(set(names))

@@ -46,7 +46,7 @@ def heun_sample(
         ``denoise_fn``.
 
     Raises:
-        ValueError: if ``sigmas`` is not 1-D, or (when it is a host array) not positive and descending; if ``s_churn``
+        ValueError: if ``sigmas`` is not 1-D, or (unless it is traced) not positive and descending; if ``s_churn``
             is positive without a key; if a setting is out of range.
 
     Source: Karras, Aittala, Aila, Laine, arXiv:2206.00364, algorithms 1 and 2.
@@ -66,11 +66,11 @@ def heun_sample(
     check_shape("heun_sample", "sigmas", sigmas, (None,))
     if np.ndim(noise) == 0:
         raise fail("heun_sample", "noise", "has shape ()", "a batch of examples")
-    if isinstance(sigmas, jax.Array) and sigmas.shape[0] == 0:
+    if np.shape(sigmas)[0] == 0:
         raise fail("heun_sample", "sigmas", "has shape (0,)", "at least one level")
-    if not isinstance(sigmas, jax.Array):  # values on the host can be looked at; traced ones cannot
+    if not isinstance(sigmas, jax.core.Tracer):
         levels = np.asarray(sigmas)
-        if levels.size == 0 or not (np.all(levels > 0) and np.all(np.diff(levels) < 0)):
+        if not (np.all(levels > 0) and np.all(np.diff(levels) < 0)):
             raise fail("heun_sample", "sigmas", f"is {levels}", "positive descending levels (the sampler appends zero)")
 
     dtype = compute_dtype(noise)

@@ -114,7 +114,8 @@ def resolve_routes(function: str, params: PyTree, routes: Any) -> list[MatrixAxe
             `route_parameters` returns it or as optax takes it.
     """
     tree = routes(params) if callable(routes) else route_parameters(params) if routes is None else routes
-    full = broadcast_prefix(function, "routes", tree, params, _is_route)
+    expected = "a prefix of theirs; rules go through functools.partial(route_parameters, rules=rules)"
+    full = broadcast_prefix(function, "routes", tree, params, _is_route, expected)
     found = []
     for (path, leaf), route in zip(jax.tree_util.tree_leaves_with_path(params), full, strict=True):
         name = f"of {path_name(path)}"
@@ -170,7 +171,12 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def broadcast_prefix(
-    function: str, argument: str, prefix: PyTree, tree: PyTree, is_leaf: Callable[[Any], bool]
+    function: str,
+    argument: str,
+    prefix: PyTree,
+    tree: PyTree,
+    is_leaf: Callable[[Any], bool],
+    expected: str = "a prefix of theirs",
 ) -> list[Any]:
     """For every leaf of a tree the leaf of the argument, a prefix tree, above it."""
     found: list[Any] = []
@@ -182,7 +188,7 @@ def broadcast_prefix(
         jax.tree.map(note, prefix, tree, is_leaf=is_leaf)
     except (ValueError, TypeError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
-        raise fail(function, argument, f"is no tree for these parameters ({reason})", "a prefix of theirs") from error
+        raise fail(function, argument, f"is no tree for these parameters ({reason})", expected) from error
     return found
 
 

@@ -170,6 +170,8 @@ def test_a_prefix_stands_for_all_below_it():
     for routes in ({"mlp": PLAIN}, [PLAIN], {"mlp": PLAIN, "rest": None, "more": None}):
         with pytest.raises(ValueError, match="f: routes is no tree for these parameters"):
             resolve_routes("f", params, routes)
+    with pytest.raises(ValueError, match=r"f: routes is no tree .* rules go through functools.partial"):
+        resolve_routes("f", params, STACKED_RULES)
     with pytest.raises(ValueError, match="f: routes of mlp/a is 'muon'"):
         resolve_routes("f", params, {"mlp": "muon", "rest": None})
 
