@@ -19,8 +19,8 @@ _Record = TypeVar("_Record")
 def fail(function: str, argument: str, got: object, expected: str) -> ValueError:
     """The one wording of every argument error; the caller raises what this returns.
 
-    >>> fail("heun_sample", "num_steps", "is 0", "at least 1")
-    ValueError('heun_sample: num_steps is 0; expected at least 1')
+    >>> fail("karras_noise_levels", "num_levels", "is 0", "at least 1")
+    ValueError('karras_noise_levels: num_levels is 0; expected at least 1')
     """
     return ValueError(f"{function}: {argument} {got}; expected {expected}")
 

@@ -141,7 +141,6 @@ def value_and_logit_gradients(
         p_logits: unnormalised log-probabilities ``[..., V]``, floating.
         q_logits: the same for q.
         where: booleans that broadcast to ``[..., V]``: which classes take part.
-
         temperature: divides both logits; the gradients are for the logits as given.
 
     Returns:

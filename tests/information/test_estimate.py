@@ -25,9 +25,9 @@ def test_it_is_a_pytree_whose_kind_is_static():
 
 
 def test_it_prints_on_a_line():
-    out = make_estimate(jnp.float32(1.0), kind="plug-in", local=jnp.ones(500), num_ties=jnp.int32(2))
+    out = make_estimate(jnp.float32(0.1), kind="plug-in", local=jnp.ones(500), num_ties=jnp.int32(2))
     assert repr(out) == (
-        "Estimate(value=1.0, stderr=0.0, kind='plug-in', ceiling=inf, info={'num_ties': 2, 'local': shape (500,)})"
+        "Estimate(value=0.1, stderr=0.0, kind='plug-in', ceiling=inf, info={'num_ties': 2, 'local': shape (500,)})"
     )
 
 
