@@ -82,8 +82,9 @@ def work(settings: dict[str, Any], directory: str, teacher: str | None, seed: in
     (Path(directory) / "rows.json").write_text(json.dumps(record | {"rows": rows}))
 
 
-def run_all(jobs: list[tuple[dict, Path, Path | None, int]], workers: int) -> None:
-    """Runs jobs in subprocesses, each on a core of its own."""
+def run_all(jobs: list[tuple[dict, Path, Path | None, int]], workers: int) -> list[str]:
+    """Runs jobs in subprocesses, each on a core of its own; the names of those that failed."""
+    failed: list[str] = []
     cores: Queue[int] = Queue()
     for core in sorted(os.sched_getaffinity(0))[:workers]:
         cores.put(core)
@@ -102,10 +103,13 @@ def run_all(jobs: list[tuple[dict, Path, Path | None, int]], workers: int) -> No
                 command, stdout=log, stderr=log, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core})
             )
         cores.put(core)
+        if done.returncode:
+            failed.append(directory.name)
         print(f"{directory.name}: {'done' if done.returncode == 0 else f'FAILED, see {directory}/log'}", flush=True)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(one, jobs))
+    return failed
 
 
 def summarize(out: Path) -> str:
@@ -179,11 +183,11 @@ def main() -> None:
     if args.only:
         settings = {name: value for name, value in settings.items() if name.startswith(tuple(args.only))}
     teachers = {seed: args.out / f"teacher-{seed}" for seed in args.teacher_seeds}
-    run_all([({}, directory, None, seed) for seed, directory in teachers.items()], args.workers)
+    failed = run_all([({}, directory, None, seed) for seed, directory in teachers.items()], args.workers)
     seeds = list(itertools.product(args.teacher_seeds, args.student_seeds))
     if args.diagonal:
         seeds = list(zip(args.teacher_seeds, args.student_seeds, strict=True))
-    run_all(
+    failed += run_all(
         [
             (value, args.out / f"student-{name}-t{t}-s{s}".replace(" ", "_"), teachers[t], s)
             for name, value in settings.items()
@@ -194,6 +198,8 @@ def main() -> None:
     table = summarize(args.out)
     (args.out / "table.md").write_text(table + "\n")
     print(table)
+    if failed:
+        raise SystemExit(f"not in the table, since they failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Estimate:
 
     def __repr__(self) -> str:
         """Of what `info` holds for every sample the shape alone: a line, not pages."""
-        info = ", ".join(f"{k!r}: {v if np.ndim(v) == 0 else f'shape {np.shape(v)}'}" for k, v in self.info.items())
+        info = ", ".join(f"{k!r}: {f'shape {np.shape(v)}' if np.ndim(v) else v!s}" for k, v in self.info.items())
         fields = f"value={self.value!s}, stderr={self.stderr!s}, kind={self.kind!r}, ceiling={self.ceiling!s}"
         return f"Estimate({fields}, info={{{info}}})"
 
