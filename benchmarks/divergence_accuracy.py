@@ -7,7 +7,8 @@ A cell is "largest relative error of the value; largest max-norm relative error 
 truth is finite; for ours the gradient is the worse of both sides', for peers that of q's logits (KL's gradient for p
 is reverse KL's for q). Rates of NaN and of infinities in these rows, infinities found where the truth is one ("inf
 a/b") and negative values are named where they occur; a gradient beyond float32's range has no truth and is not judged.
-After each vocabulary comes one row for each implementation, over all records it has.
+After each vocabulary comes one row for each implementation, over all records it has, with the errors of the near-equal
+rows in parentheses, apart from the rest.
 
 The oracle (`divergence_oracle`) is mpmath for 64 classes and numpy's extended precision beyond, held against mpmath on
 one row of every regime (beyond 1,000 classes on one wide row). Total variation's gradient is not scored in rows with a
@@ -200,7 +201,12 @@ def show(table: dict[str, dict[str, Cell]], dtype: str) -> list[str]:
 def by_implementation(tables: dict[str, dict[str, dict[str, Cell]]]) -> list[str]:
     """Lines of a table with one row for each implementation, from the tables of each dtype."""
     dtypes = list(tables)
-    head = ["implementation (records)", "value error", "gradient error", "NaN values, gradients"]
+    head = [
+        "implementation (records)",
+        "value error (near-equal)",
+        "gradient error (near-equal)",
+        "NaN values, gradients",
+    ]
     head += ["infinities missed, false", "negative"] + [f"records that fail, {dtype}" for dtype in dtypes]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     names = dict.fromkeys(key.split(": ", 1)[1] for key in tables[dtypes[0]])
@@ -208,9 +214,12 @@ def by_implementation(tables: dict[str, dict[str, dict[str, Cell]]]) -> list[str
         rows = {d: [row for key, row in tables[d].items() if key.split(": ", 1)[1] == name] for d in dtypes}
         totals = [merged([cell for row in rows[d] for cell in row.values()]) for d in dtypes]
         columns = [f"{name} ({len(rows[dtypes[0]])})"]
+        near = [merged([row["near-equal"] for row in rows[d]]) for d in dtypes]
+        far = [merged([c for row in rows[d] for regime, c in row.items() if regime != "near-equal"]) for d in dtypes]
+        for error in ("value_error", "gradient_error"):
+            pairs = zip(far, near, strict=True)
+            columns.append(" / ".join(f"{getattr(f, error):.0e} ({getattr(n, error):.0e})" for f, n in pairs))
         for text in (
-            lambda c: f"{c.value_error:.0e}",
-            lambda c: f"{c.gradient_error:.0e}",
             lambda c: f"{c.nan_values}, {c.nan_gradients}",
             lambda c: f"{c.infinities - c.infinities_right}, {c.infinite_values}",
             lambda c: f"{c.negative}",

@@ -61,10 +61,13 @@ def test_an_error_fails_a_regime_by_the_dtype():
 def test_an_implementation_has_one_row_over_its_records():
     good, bad = dict.fromkeys(divergence_accuracy.REGIMES, NONE), dict.fromkeys(divergence_accuracy.REGIMES, NONE)
     bad["wide"] = NONE._replace(value_error=0.5, nan_gradients=2, infinities=3, infinities_right=1)
+    bad["near-equal"] = NONE._replace(value_error=0.003)
     table = {"kl: a": good, "kl: b": good, "reverse_kl: a": bad}
     lines = divergence_accuracy.by_implementation({"float32": table, "bfloat16": table | {"kl: a": bad}})
     assert len(lines) == 4
-    assert lines[2] == "| a (2) | 5e-01 / 5e-01 | 0e+00 / 0e+00 | 0, 2 / 0, 4 | 2, 0 / 4, 0 | 0 / 0 | wide 1 | wide 2 |"
+    columns = ["a (2)", "5e-01 (3e-03) / 5e-01 (3e-03)", "0e+00 (0e+00) / 0e+00 (0e+00)", "0, 2 / 0, 4"]
+    columns += ["2, 0 / 4, 0", "0 / 0", "wide 1", "wide 2"]
+    assert lines[2] == f"| {' | '.join(columns)} |"
     assert lines[3].startswith("| b (1) | 0e+00") and lines[3].endswith("| none | none |")
 
 
