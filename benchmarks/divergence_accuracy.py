@@ -1,13 +1,20 @@
 """Errors of divergences between logits: ours for every record beside torch, optax, distrax and tfp, against an oracle.
 
 python -m benchmarks.divergence_accuracy [--seed N] [--vocab 64 1000 32000] [--rows 24 12 3] [--json PATH] [--no-peers]
+    [--cast]
 
 A cell is "largest relative error of the value; largest max-norm relative error of the gradient", over the rows whose
-truth is finite; for ours the gradient is the worse of both sides', for peers that of q's logits. NaN rates, missed
-infinities ("inf a/b") and negative values are named where they occur. The oracle (`divergence_oracle`) is mpmath for 64
-classes and numpy's extended precision beyond, held against mpmath on one row of every regime (beyond 1,000 classes on
-one wide row). Total variation's gradient is not scored in rows with a class so near r = 1 that the sign of its
-log-ratio is a matter of rounding.
+truth is finite; for ours the gradient is the worse of both sides', for peers that of q's logits (KL's gradient for p
+is reverse KL's for q). Rates of NaN and of infinities in these rows, infinities found where the truth is one ("inf
+a/b") and negative values are named where they occur; a gradient beyond float32's range has no truth and is not judged.
+After each vocabulary comes one row for each implementation, over all records it has, with the errors of the near-equal
+rows in parentheses, apart from the rest.
+
+The oracle (`divergence_oracle`) is mpmath for 64 classes and numpy's extended precision beyond, held against mpmath on
+one row of every regime (beyond 1,000 classes on one wide row). Total variation's gradient is not scored in rows with a
+class so near r = 1 that the sign of its log-ratio is a matter of rounding.
+
+Peers compute in the dtype of their input unless --cast, which has them cast it to float32 as careful callers do.
 
 Exit code 1 when ours misses what is promised: float32 2e-6 in value and gradient; bfloat16 input 1e-6 in value and
 4e-3 in gradient; no NaN, no negative value, every infinity right.
@@ -31,38 +38,59 @@ VOCAB, ROWS = (64, 1000, 32_000), (24, 12, 3)  # of the table in BENCHMARKS.md
 REGIMES = ("moderate", "near-equal", "wide", "mask both", "mask p", "mask q")
 BOUNDS = {"float32": (2e-6, 2e-6), "bfloat16": (1e-6, 4e-3)}
 """Largest errors of value and gradient that ours may show."""
+FAILURE = {"float32": 1e-2, "bfloat16": 1e-1}
+"""Error beyond which a regime counts as failed in the table of implementations."""
 
 
 class Cell(NamedTuple):
-    """What one implementation did in one regime."""
+    """What one implementation did in one regime, or in several (`merged`)."""
 
     value_error: float
     gradient_error: float
+    finite_rows: int  # whose value has a finite truth
     nan_values: int
+    infinite_values: int
+    gradient_rows: int  # whose gradient has a truth
     nan_gradients: int
-    finite_rows: int
+    infinite_gradients: int
+    infinities: int  # rows whose value is truly infinite
     infinities_right: int
-    infinities: int
     negative: int
 
     def text(self) -> str:
         """The cell as it stands in the table."""
         parts = []
-        if self.finite_rows:
-            parts.append(f"{self.value_error:.0e}" if self.nan_values < self.finite_rows else "")
-            parts[0] += f" (NaN {self.nan_values / self.finite_rows:.0%})" if self.nan_values else ""
-            parts.append(f"{self.gradient_error:.0e}" if self.nan_gradients < self.finite_rows else "")
-            parts[1] += f" (NaN {self.nan_gradients / self.finite_rows:.0%})" if self.nan_gradients else ""
-        text = " ; ".join(part.strip() for part in parts)
+        for error, rows, nans, infinite in (
+            (self.value_error, self.finite_rows, self.nan_values, self.infinite_values),
+            (self.gradient_error, self.gradient_rows, self.nan_gradients, self.infinite_gradients),
+        ):
+            if rows:
+                part = [f"{error:.0e}"] if nans + infinite < rows else []
+                part += [f"({name} {n / rows:.0%})" for name, n in (("NaN", nans), ("inf", infinite)) if n]
+                parts.append(" ".join(part))
+        text = " ; ".join(parts)
         text += f" inf {self.infinities_right}/{self.infinities}" if self.infinities else ""
         return (text + (f" neg {self.negative}" if self.negative else "")).strip()
+
+    def clean(self) -> bool:
+        """No NaN, no negative value, every infinity where it belongs."""
+        wrong = (self.nan_values, self.nan_gradients, self.infinite_values, self.infinite_gradients, self.negative)
+        return not any(wrong) and self.infinities_right == self.infinities
 
     def holds(self, dtype: str) -> bool:
         """Whether the promise is kept."""
         value, gradient = BOUNDS[dtype]
-        clean = not (self.nan_values or self.nan_gradients or self.negative)
-        exact = self.infinities_right == self.infinities
-        return clean and exact and self.value_error <= value and self.gradient_error <= gradient
+        return self.clean() and self.value_error <= value and self.gradient_error <= gradient
+
+    def fails(self, dtype: str) -> bool:
+        """Whether the regime counts as failed."""
+        return not (self.clean() and max(self.value_error, self.gradient_error) <= FAILURE[dtype])
+
+
+def merged(cells: list[Cell]) -> Cell:
+    """The worst errors and the counts of all."""
+    value, gradient, *counts = zip(*cells, strict=True)
+    return Cell(max(value), max(gradient), *(sum(count) for count in counts))
 
 
 def draw(rng: np.random.Generator, rows: int, vocab: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -90,23 +118,27 @@ def at_kink(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def score(value: np.ndarray, gradients: list[tuple[int, np.ndarray]], truth: list, scored: np.ndarray) -> Cell:
     """One cell from values ``[N]`` and gradients ``[N, V]``, each with its place in `Truth`."""
-    value_error = gradient_error = 0.0
-    nan_values = nan_gradients = right = infinities = finite_rows = 0
+    errors: tuple[list[float], list[float]] = ([0.0], [0.0])
+    count = dict.fromkeys(Cell._fields[2:], 0)
     for i, t in enumerate(truth):
+        count["negative"] += int(value[i] < 0)
         if float(t.value) == np.inf:
-            infinities += 1
-            right += int(value[i] == np.inf)
+            count["infinities"] += 1
+            count["infinities_right"] += int(value[i] == np.inf)
             continue
-        finite_rows += 1
-        error = oracle.relative_error(value[i], t.value)
-        nan_values += int(not np.isfinite(value[i]))
-        value_error = max(value_error, error if np.isfinite(value[i]) else 0.0)
-        nan_gradients += int(any(not np.isfinite(g[i]).all() for _, g in gradients))
-        for place, g in gradients:
-            if t[place] is not None and scored[i] and np.isfinite(g[i]).all():
-                gradient_error = max(gradient_error, oracle.gradient_error(g[i], t[place]))
-    negative = int((value < 0).sum())
-    return Cell(value_error, gradient_error, nan_values, nan_gradients, finite_rows, right, infinities, negative)
+        count["finite_rows"] += 1
+        count["nan_values"] += int(np.isnan(value[i]))
+        count["infinite_values"] += int(np.isinf(value[i]))
+        if np.isfinite(value[i]):
+            errors[0].append(oracle.relative_error(value[i], t.value))
+        known = [(g[i], t[place]) for place, g in gradients if t[place] is not None]
+        nan = any(np.isnan(g).any() for g, _ in known)
+        count["gradient_rows"] += int(bool(known))
+        count["nan_gradients"] += int(nan)
+        count["infinite_gradients"] += int(not nan and any(np.isinf(g).any() for g, _ in known))
+        if scored[i]:
+            errors[1].extend(oracle.gradient_error(g, h) for g, h in known if np.isfinite(g).all())
+    return Cell(max(errors[0]), max(errors[1]), **count)
 
 
 def ours(name: str, a: jax.Array, b: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,7 +157,9 @@ def ours(name: str, a: jax.Array, b: jax.Array) -> tuple[np.ndarray, np.ndarray,
     return tuple(np.asarray(x, np.float64) for x in both(a, b))
 
 
-def measure(rng: np.random.Generator, vocab: int, rows: int, dtype: str, others: dict) -> dict[str, dict[str, Any]]:
+def measure(
+    rng: np.random.Generator, vocab: int, rows: int, dtype: str, others: dict, cast: bool = False
+) -> dict[str, dict[str, Any]]:
     """All cells of one table, by "record: implementation" and regime."""
     names = list(oracle.DEFINITIONS)
     a, b = draw(rng, rows, vocab, dtype)
@@ -138,7 +172,7 @@ def measure(rng: np.random.Generator, vocab: int, rows: int, dtype: str, others:
     table = {}
     for name in names:
         results = {"jaxdiv": (ours(name, x, y), (1, 2))}
-        results |= {peer: (fn(x, y), (2,)) for peer, fn in others.get(name, {}).items()}
+        results |= {peer: (fn(x, y, cast), (2,)) for peer, fn in others.get(name, {}).items()}
         scored = ~kink if name == "total_variation" else smooth
         for implementation, ((value, *gradients), places) in results.items():
             cells = {}
@@ -164,6 +198,40 @@ def show(table: dict[str, dict[str, Cell]], dtype: str) -> list[str]:
     return missed
 
 
+def by_implementation(tables: dict[str, dict[str, dict[str, Cell]]]) -> list[str]:
+    """Lines of a table with one row for each implementation, from the tables of each dtype."""
+    dtypes = list(tables)
+    head = [
+        "implementation (records)",
+        "value error (near-equal)",
+        "gradient error (near-equal)",
+        "NaN values, gradients",
+    ]
+    head += ["infinities missed, false", "negative"] + [f"records that fail, {dtype}" for dtype in dtypes]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    names = dict.fromkeys(key.split(": ", 1)[1] for key in tables[dtypes[0]])
+    for name in names:
+        rows = {d: [row for key, row in tables[d].items() if key.split(": ", 1)[1] == name] for d in dtypes}
+        totals = [merged([cell for row in rows[d] for cell in row.values()]) for d in dtypes]
+        columns = [f"{name} ({len(rows[dtypes[0]])})"]
+        near = [merged([row["near-equal"] for row in rows[d]]) for d in dtypes]
+        far = [merged([c for row in rows[d] for regime, c in row.items() if regime != "near-equal"]) for d in dtypes]
+        for error in ("value_error", "gradient_error"):
+            pairs = zip(far, near, strict=True)
+            columns.append(" / ".join(f"{getattr(f, error):.0e} ({getattr(n, error):.0e})" for f, n in pairs))
+        for text in (
+            lambda c: f"{c.nan_values}, {c.nan_gradients}",
+            lambda c: f"{c.infinities - c.infinities_right}, {c.infinite_values}",
+            lambda c: f"{c.negative}",
+        ):
+            columns.append(" / ".join(text(c) for c in totals))
+        for d in dtypes:
+            failed = {regime: sum(row[regime].fails(d) for row in rows[d]) for regime in REGIMES}
+            columns.append(", ".join(f"{regime} {n}" for regime, n in failed.items() if n) or "none")
+        lines.append("| " + " | ".join(columns) + " |")
+    return lines
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=None, help="fresh and printed when not given")
@@ -171,6 +239,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="per regime, one for each vocabulary")
     parser.add_argument("--json", default=None, help="write every cell to this file too")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--cast", action="store_true", help="peers cast their input to float32 first")
     args = parser.parse_args()
     if len(args.rows) != len(args.vocab):
         parser.error("--rows needs one number for each vocabulary")
@@ -181,12 +250,15 @@ def main() -> int:
     print(f"bounds: {BOUNDS}; extended precision: {oracle.EXTENDED}")
     cells, missed = {}, []
     for vocab, rows in zip(args.vocab, args.rows, strict=True):
+        tables = {}
         for dtype in BOUNDS:
             print(f"\n{dtype}, {vocab} classes, {rows} rows a regime")
             rng = np.random.default_rng([seed, vocab, len(dtype)])
-            table = measure(rng, vocab, rows, dtype, others)
+            table = tables[dtype] = measure(rng, vocab, rows, dtype, others, args.cast)
             missed += [f"{dtype} V={vocab} {line}" for line in show(table, dtype)]
             cells[f"{dtype} V={vocab}"] = {k: {r: c._asdict() for r, c in row.items()} for k, row in table.items()}
+        print(f"\n{vocab} classes, {len(REGIMES) * rows} rows a record: {' / '.join(tables)}; fails beyond {FAILURE}")
+        print(*by_implementation(tables), sep="\n", flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(

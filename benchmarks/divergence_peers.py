@@ -1,29 +1,38 @@
 """What torch, optax, distrax and tfp offer for divergences between logits, called as their users call it.
 
-Each peer is ``fn(a, b) -> (values [N], gradient of b's logits [N, V])`` on arrays of one dtype, in which it computes
-throughout; b is q, the student. A package that is not installed has no peers.
+Each peer is ``fn(a, b, cast) -> (values [N], gradient of b's logits [N, V])`` on arrays of one dtype, in which it
+computes throughout unless it is told to cast them to float32 first; b is q, the student. All give what our record
+gives, in nats. Optax and tfp get every option that helps: ``where`` for p's support, ``self_normalized``. tfp's
+generators are for sampled log-ratios; here they are summed over the classes. What torch users write themselves is
+called a recipe. A package that is not installed has no peers.
 """
 
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Peer = Callable[[jax.Array, jax.Array], tuple[np.ndarray, np.ndarray]]
+Peer = Callable[[jax.Array, jax.Array, bool], tuple[np.ndarray, np.ndarray]]
 
 
 def _with_jax(loss: Callable) -> Peer:
     """From a loss of two logit arrays ``[N, V]`` to values ``[N]``."""
 
-    @jax.jit
-    def both(a, b):
-        return loss(a, b), jax.grad(lambda b: jnp.sum(loss(a, b)))(b)
+    @partial(jax.jit, static_argnums=2)
+    def both(a, b, cast):
+        def total(b):
+            value = loss(a.astype(jnp.float32), b.astype(jnp.float32)) if cast else loss(a, b)
+            return jnp.sum(value), value
 
-    def peer(a, b):
-        value, gradient = both(a, b)
+        (_, value), gradient = jax.value_and_grad(total, has_aux=True)(b)
+        return value, gradient
+
+    def peer(a, b, cast=False):
+        value, gradient = both(a, b, cast)
         return np.asarray(value, np.float64), np.asarray(gradient, np.float64)
 
     return peer
@@ -32,11 +41,11 @@ def _with_jax(loss: Callable) -> Peer:
 def _with_torch(loss: Callable) -> Peer:
     torch = importlib.import_module("torch")
 
-    def peer(a, b):
+    def peer(a, b, cast=False):
         dtype = torch.bfloat16 if a.dtype == jnp.bfloat16 else torch.float32
         a, b = (torch.from_numpy(np.array(x, np.float32)).to(dtype) for x in (a, b))
         b.requires_grad_()
-        value = loss(a, b)
+        value = loss(a.float(), b.float()) if cast else loss(a, b)
         value.sum().backward()
         return value.detach().double().numpy(), b.grad.double().numpy()
 
@@ -53,6 +62,10 @@ def _torch_peers() -> dict[str, dict[str, Peer]]:
 
     def kl_div_log(a, b):
         return functional.kl_div(log_softmax(b), log_softmax(a), reduction="none", log_target=True).sum(-1)
+
+    def kl_div_masked(a, b):
+        loss = functional.kl_div(log_softmax(b), log_softmax(a), reduction="none", log_target=True)
+        return loss.masked_fill(a == -torch.inf, 0).sum(-1)
 
     def distributions(a, b):
         make = torch.distributions.Categorical
@@ -76,19 +89,29 @@ def _torch_peers() -> dict[str, dict[str, Peer]]:
     def swapped(loss):
         return lambda a, b: loss(b, a)
 
+    kl = {
+        "F.kl_div": kl_div,
+        "F.kl_div log_target": kl_div_log,
+        "F.kl_div log_target, masked_fill": kl_div_masked,
+        "torch.distributions": distributions,
+    }
     losses = {
-        "kl": {"F.kl_div": kl_div, "F.kl_div log_target": kl_div_log, "torch.distributions": distributions},
-        "reverse_kl": {
-            "F.kl_div": swapped(kl_div),
-            "F.kl_div log_target": swapped(kl_div_log),
-            "torch.distributions": swapped(distributions),
-        },
-        "jensen_shannon": {"torch logsumexp recipe": js_logsumexp},
-        "squared_hellinger": {"torch (sqrt p - sqrt q)^2": hellinger},
-        "alpha(0.3)": {"torch (1 - sum p^a q^(1-a))": alpha},
-        "pearson_chi2": {"torch (p - q)^2 / q": chi2},
+        "kl": kl,
+        "reverse_kl": {peer: swapped(loss) for peer, loss in kl.items()},
+        "jensen_shannon": {"torch recipe, logsumexp": js_logsumexp},
+        "squared_hellinger": {"torch recipe, (sqrt p - sqrt q)^2": hellinger},
+        "alpha(0.3)": {"torch recipe, 1 - sum p^a q^(1-a)": alpha},
+        "pearson_chi2": {"torch recipe, (p - q)^2 / q": chi2},
     }
     return {name: {peer: _with_torch(loss) for peer, loss in row.items()} for name, row in losses.items()}
+
+
+def _both_ways(losses: dict[str, Callable]) -> dict[str, dict[str, Peer]]:
+    """Forward and reverse KL from losses that are KL(a || b)."""
+    return {
+        "kl": {peer: _with_jax(loss) for peer, loss in losses.items()},
+        "reverse_kl": {peer: _with_jax(lambda a, b, loss=loss: loss(b, a)) for peer, loss in losses.items()},
+    }
 
 
 def _optax_peers() -> dict[str, dict[str, Peer]]:
@@ -100,13 +123,12 @@ def _optax_peers() -> dict[str, dict[str, Peer]]:
     def kl_log(a, b):
         return optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(b), jax.nn.log_softmax(a))
 
-    return {
-        "kl": {"optax": _with_jax(kl), "optax log targets": _with_jax(kl_log)},
-        "reverse_kl": {
-            "optax": _with_jax(lambda a, b: kl(b, a)),
-            "optax log targets": _with_jax(lambda a, b: kl_log(b, a)),
-        },
-    }
+    def kl_where(a, b):
+        return optax.losses.kl_divergence_with_log_targets(
+            jax.nn.log_softmax(b), jax.nn.log_softmax(a), where=a > -jnp.inf
+        )
+
+    return _both_ways({"optax": kl, "optax log targets": kl_log, "optax log targets, where": kl_where})
 
 
 def _distrax_peers() -> dict[str, dict[str, Peer]]:
@@ -115,11 +137,15 @@ def _distrax_peers() -> dict[str, dict[str, Peer]]:
     def kl(a, b):
         return distrax.Categorical(logits=a).kl_divergence(distrax.Categorical(logits=b))
 
-    return {"kl": {"distrax": _with_jax(kl)}, "reverse_kl": {"distrax": _with_jax(lambda a, b: kl(b, a))}}
+    return _both_ways({"distrax": kl})
 
 
 def _tfp_peers() -> dict[str, dict[str, Peer]]:
-    vi = importlib.import_module("tensorflow_probability.substrates.jax").vi
+    tfp = importlib.import_module("tensorflow_probability.substrates.jax")
+    vi, make = tfp.vi, tfp.distributions.Categorical
+
+    def kl(a, b):
+        return tfp.distributions.kl_divergence(make(logits=a), make(logits=b))
 
     def csiszar(generator):
         def loss(a, b):
@@ -128,16 +154,30 @@ def _tfp_peers() -> dict[str, dict[str, Peer]]:
 
         return _with_jax(loss)
 
-    generators = {
-        "kl": lambda u: vi.kl_forward(u),
-        "reverse_kl": lambda u: vi.kl_reverse(u),
-        "jensen_shannon": lambda u: vi.jensen_shannon(u, self_normalized=True) / 2,
-        "squared_hellinger": lambda u: vi.squared_hellinger(u),
-        "alpha(0.3)": lambda u: vi.amari_alpha(u, alpha=0.3),
-        "pearson_chi2": lambda u: vi.pearson(u),
-        "total_variation": lambda u: vi.total_variation(u),
+    alphas = {f"alpha({a})": partial(vi.amari_alpha, alpha=a) for a in (0.3, 1.7, -0.6)}
+    plain = {
+        "kl": vi.kl_forward,
+        "reverse_kl": vi.kl_reverse,
+        "jeffreys": lambda u: 2 * vi.jeffreys(u),
+        **alphas,
+        "squared_hellinger": vi.squared_hellinger,
+        "pearson_chi2": vi.pearson,
+        "neyman_chi2": lambda u: vi.dual_csiszar_function(u, vi.pearson),
+        "total_variation": vi.total_variation,
+        "le_cam": vi.triangular,
     }
-    return {name: {"tfp.vi": csiszar(fn)} for name, fn in generators.items()}
+    normalized = {
+        "kl": vi.kl_forward,
+        "reverse_kl": vi.kl_reverse,
+        "jensen_shannon": lambda u, self_normalized: vi.jensen_shannon(u, self_normalized) / 2,
+        **alphas,
+    }
+    found = _both_ways({"tfp.distributions": kl})
+    for name, generator in plain.items():
+        found.setdefault(name, {})["tfp.vi"] = csiszar(generator)
+    for name, generator in normalized.items():
+        found.setdefault(name, {})["tfp.vi, self_normalized"] = csiszar(partial(generator, self_normalized=True))
+    return found
 
 
 def peers() -> tuple[dict[str, dict[str, Peer]], list[str]]:
