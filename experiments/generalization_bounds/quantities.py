@@ -13,7 +13,7 @@ from experiments.generalization_bounds.networks import Layer, apply_network, dra
 from jaxdiv.information import encoder_information, posterior_information
 from jaxdiv.typing import Array, PRNGKey
 
-VARIANCE_FLOOR = 1e-8  # of the posterior, for its logarithm; at the default rate no variance is below 1e-6
+VARIANCE_FLOOR = 1e-8  # of the posterior, for its logarithm; at the default rate all variances are above it
 
 
 def layer_information(
