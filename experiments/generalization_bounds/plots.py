@@ -56,7 +56,8 @@ def save_ranking(path: Path, rankings: dict[str, dict[str, Ranking]]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(14, 0.36 * len(names) + 1.6), sharey=True, layout="constrained")
     for number, gap in enumerate(GAPS):
         values = np.nan_to_num([rankings[gap][name]["spearman"] for name in names])
-        ends = np.nan_to_num([rankings[gap][name]["spearman interval clustered"] for name in names])
+        ends = np.array([rankings[gap][name]["spearman interval clustered"] for name in names])
+        ends = np.where(np.isfinite(ends), ends, values[:, None])  # without an interval no bar of one
         errors = np.maximum([values - ends[:, 0], ends[:, 1] - values], 0.0)
         axes[0].barh(places + 0.4 * number - 0.2, values, 0.38, xerr=errors, label=gap, error_kw={"linewidth": 1})
     axes[0].set(title="Spearman, all networks", yticks=places, yticklabels=names)

@@ -13,7 +13,7 @@ from experiments.generalization_bounds.networks import Layer, apply_network, dra
 from jaxdiv.information import encoder_information, posterior_information
 from jaxdiv.typing import Array, PRNGKey
 
-VARIANCE_FLOOR = 1e-8  # of the posterior: pixels that no training set lights leave parameters that never move
+VARIANCE_FLOOR = 1e-8  # of the posterior, for its logarithm; at the default rate all variances are above it
 
 
 def layer_information(
@@ -46,7 +46,7 @@ def layer_information(
 
 
 def baselines(params: list[Layer]) -> dict[str, Array]:
-    """Scalars of the weights that any study of gaps has to beat; biases count in none of them.
+    """Scalars of the weights that any study of gaps has to beat; biases count in none of the norms.
 
     - "squared weights": sum_l |W_l|_F^2,
     - "log Frobenius product" and "log spectral product": sum_l log |W_l|, in these norms,

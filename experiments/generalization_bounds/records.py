@@ -42,7 +42,8 @@ def layer_measures(layers: dict[str, Any], num_train: int) -> dict[str, float]:
     """The terms of the bounds, of a network whose layers are given; larger ones should mean larger gaps.
 
     - "encoder": sqrt(I(X; Z_l | Y) / n), at the first layer, the last, or the layer where it is least, by the lower
-      bound of the information, which stops at the log size of a class, or by the upper,
+      bound, which stops at the log size of a class, or by the upper; of the information at known noise of the layers
+      before, which is more than I(X; Z_l | Y) behind the first: there the upper bounds it and the lower need not,
     - "parameters": sqrt(I(phi_L; S) / n), by the estimate that stops at log K or by the mean divergence,
     - "both": the root of the sum, at the layer where it is least; lower with the first of these, upper with the second.
     """

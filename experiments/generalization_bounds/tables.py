@@ -22,7 +22,8 @@ def rank_measures(networks: list[Network], gap: str, *, resamples: int, seed: in
     """By measure: both rank correlations with intervals, and the granulated coefficient by knob.
 
     Networks that differ in training set and seed only are not independent in what the measures can be judged by: beside
-    the bootstrap of networks, "clustered" draws whole settings of depth, width and weight decay.
+    the bootstrap of networks, "clustered" draws whole settings of depth, width and weight decay. One setting alone does
+    not vary and has no such interval: NaN.
     """
     y = [network[gap] for network in networks]
     settings = [(network["depth"], network["width"], network["weight_decay"]) for network in networks]
@@ -30,6 +31,8 @@ def rank_measures(networks: list[Network], gap: str, *, resamples: int, seed: in
         "": bootstrap_weights(range(len(networks)), resamples=resamples, seed=seed),
         " clustered": bootstrap_weights(settings, resamples=resamples, seed=seed),
     }
+    if len(set(settings)) == 1:
+        weights[" clustered"] = weights[" clustered"][:0]
     found = {}
     for name in networks[0]["measures"]:
         x = [network["measures"][name] for network in networks]
@@ -86,7 +89,8 @@ def format_layers(networks: list[Network]) -> str:
         "Spearman, lower",
         "Spearman, upper",
     ]
-    lines = ["I(X; Z_l | Y) and I(phi_l; S) in nats by layer, means over networks", ""]
+    about = "I(X; Z_l | Y, E), E the noise before layer l, and I(phi_l; S) in nats by layer, means over networks"
+    lines = [about, ""]
     lines += ["| " + " | ".join(header) + " |", "|---" * 2 + "|--:" * (len(header) - 2) + "|"]
     for depth, group in _grouped(networks, "depth").items():
         gap = [network["loss gap"] for network in group]

@@ -58,12 +58,13 @@ class Config:
     def __post_init__(self) -> None:
         check_choice("Config", "task", self.task, TASKS)
         check_choice("Config", "encoder", self.encoder, ENCODERS)
-        if not self.activations:
-            raise fail("Config", "activations", "is empty", "names")
+        if not self.activations or len(set(self.activations)) < len(self.activations):
+            raise fail("Config", "activations", f"is {self.activations}", "names, each once")
         for activation in self.activations:
             check_choice("Config", "activations", activation, ACTIVATIONS)
-        for name, low in (("num_seeds", 1), ("bins", 2), ("k", 1), ("seed", 0)):
+        for name, low in (("num_seeds", 1), ("bins", 2), ("seed", 0)):
             check_integer("Config", name, getattr(self, name), low)
+        check_integer("Config", "k", self.k, 1, NUM_INPUTS[self.task] - 1)
         check_integer("Config", "code_dims", self.code_dims, 1, 32)  # the dense layer has no more
         for name, low, high in (
             ("epochs", 1, float("inf")),

@@ -75,6 +75,8 @@ def pairwise(layer: Array, members: list[np.ndarray], variance: float) -> dict[s
     lower, upper = kolchinsky_tracey_bounds(layer, variance=variance)
     within_lower = within_upper = jnp.zeros(())
     for rows in members:
+        if len(rows) == 1:
+            continue  # of one pattern there is nothing to learn, and no bound takes one row
         low, high = kolchinsky_tracey_bounds(layer[rows], variance=variance)
         within_lower += len(rows) / len(layer) * low.value
         within_upper += len(rows) / len(layer) * high.value

@@ -93,6 +93,7 @@ def _training(records: list[Record], activation: str, name: str) -> tuple[np.nda
 
 
 def _band(axis, epochs: np.ndarray, values: np.ndarray, *, color: str, label: str) -> None:
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    mean = values.mean(axis=0)
+    deviation = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(mean)  # the tables' deviation
     axis.plot(epochs, mean, ".-", color=color, label=label, linewidth=1, markersize=3)
     axis.fill_between(epochs, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)

@@ -39,6 +39,8 @@ from experiments.information_plane.task import icosahedral_task, read_task
 from experiments.information_plane.training import Snapshot, snapshot_epochs, train_networks
 from jaxdiv.checks import fail
 
+TABLE, PLANES, CURVES = "table.md", "planes.png", "curves.png"
+
 
 class Experiment(NamedTuple):
     """What the two tasks have in common."""
@@ -113,6 +115,9 @@ def run(config: Config) -> list[Record]:
         raise fail("run", "directory", f"{directory} holds an earlier run", "--overwrite, or another --directory")
     experiment = build_experiment(config)
     directory.mkdir(parents=True, exist_ok=True)
+    for name in (TABLE, PLANES, CURVES):  # of the run that is replaced: they would lie beside other snapshots
+        (directory / name).unlink(missing_ok=True)
+    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
     epochs = snapshot_epochs(config.chosen_epochs, config.chosen_snapshots)
     seeds = range(config.seed, config.seed + config.num_seeds)
     records: list[Record] = []
@@ -144,10 +149,9 @@ def run(config: Config) -> list[Record]:
     tables = format_tables(records, layers=layers, estimators=experiment.estimators)
     tables += f"\n\nH(Y) = {float(in_bits(entropy)):.4f} bits; seeds: {len(seeds)}, mean ± deviation; {experiment.note}"
     legend = "\n".join(f"- {name}: {what}" for name, what in experiment.estimators.items())
-    (directory / "table.md").write_text(f"{tables}\n\n{legend}\n", encoding="utf-8")
-    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
-    save_planes(directory / "planes.png", records, layers=layers, panels=experiment.panels, entropy=entropy)
-    save_curves(directory / "curves.png", records, layers=layers, panels=experiment.panels)
+    (directory / TABLE).write_text(f"{tables}\n\n{legend}\n", encoding="utf-8")
+    save_planes(directory / PLANES, records, layers=layers, panels=experiment.panels, entropy=entropy)
+    save_curves(directory / CURVES, records, layers=layers, panels=experiment.panels)
     print(tables)
     print(f"\nTables, records and pictures are in {directory} ({time.perf_counter() - started:.0f} s).")
     return records

@@ -41,7 +41,7 @@ class Config:
     num_samples: int = 1000
     """Held-out points per evaluation."""
     evaluations: int = 10
-    """Times the map is evaluated on the way, for the curves."""
+    """Times the map is evaluated on the way, for the curves: at most, at equal distances of whole steps."""
     seed: int = 0
     """Of weights and points."""
     directory: Path | None = None

@@ -102,9 +102,11 @@ def fit_map(task: Task, *, gap_weight: float, directory: Path, description: str)
     def loss_fn(params: PyTree, batch: tuple[Array, Array], key: PRNGKey) -> tuple[Array, dict[str, Any]]:
         x, y = batch
         mapped = apply_map(params, x)
-        divergence = task.divergence(mapped, y)
-        gap = task.gap(x, mapped) if gap_weight > 0 else jnp.zeros(())
-        return divergence + gap_weight * gap, {"sinkhorn_divergence": divergence, "monge_gap": gap}
+        metrics = {"sinkhorn_divergence": task.divergence(mapped, y)}
+        if gap_weight == 0:  # a gap that is not computed is no gap of 0
+            return metrics["sinkhorn_divergence"], metrics
+        metrics["monge_gap"] = task.gap(x, mapped)
+        return metrics["sinkhorn_divergence"] + gap_weight * metrics["monge_gap"], metrics
 
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     step_fn = training.make_train_step(loss_fn, optimizer, decay=0.0, steps_per_call=STEPS_PER_CALL)
@@ -122,11 +124,11 @@ def fit_map(task: Task, *, gap_weight: float, directory: Path, description: str)
         config=fingerprint,
         save_every=config.steps,
         log_every=STEPS_PER_CALL,
-        eval_every=max(1, config.steps // config.evaluations),
+        eval_every=-(-config.steps // config.evaluations),
         eval_fn=lambda state, step: task.evaluate(state.params),
         steps_per_call=STEPS_PER_CALL,
         resume=config.resume,
-        progress=("sinkhorn_divergence", "monge_gap"),
+        progress=("sinkhorn_divergence", "monge_gap") if gap_weight > 0 else ("sinkhorn_divergence",),
         description=description,
     )
     return state.params

@@ -1,4 +1,4 @@
-"""Sets in the plane to draw points from; each is about 2 wide and centred on the origin."""
+"""Sets in the plane to draw points from, centred on the origin, 1 to 1.25 from it (the root mean square distance)."""
 
 from collections.abc import Callable
 

@@ -25,7 +25,8 @@ class Evaluation(NamedTuple):
     loss: Array
     """``[T]``, cross-entropy in nats over all classes."""
     cosines: Array
-    """``[C, C]``: see `class_cosines`, of all held-out images as each task sees them, mean over tasks."""
+    """``[C, C]``: see `class_cosines`, of all held-out images as each task sees them, mean over the tasks where
+    it is a number."""
 
 
 class Outcome(NamedTuple):
@@ -67,7 +68,7 @@ def evaluate(params: PyTree, suite: Suite) -> Evaluation:
         )
 
     found = jax.lax.map(on_task, (suite.permutations, suite.classes))
-    return found._replace(cosines=jnp.mean(found.cosines, axis=0))
+    return found._replace(cosines=jnp.nanmean(found.cosines, axis=0))
 
 
 def learn(

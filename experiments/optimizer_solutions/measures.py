@@ -44,7 +44,9 @@ def mean_ranks(matrices: list[Array]) -> Array:
 
 
 def class_cosines(features: Array, labels: Array, mask: Array, *, num_classes: int) -> Array:
-    """``[C, C]``: cosines between the mean representations of classes; 0 for a class without examples.
+    """``[C, C]``: cosines between the mean representations of classes; NaN for a class that has no direction.
+
+    That is one without examples, or one whose mean is 0: relu units may all be dead, for a class or for every one.
 
     Args:
         features: ``[m, width]``.
@@ -58,24 +60,38 @@ def class_cosines(features: Array, labels: Array, mask: Array, *, num_classes: i
     """
     members = jax.nn.one_hot(labels, num_classes, axis=0) * mask
     means = members @ features / jnp.maximum(members.sum(1, keepdims=True), 1.0)
-    units = means / jnp.maximum(jnp.linalg.norm(means, axis=1, keepdims=True), 1e-30)
+    norms = jnp.linalg.norm(means, axis=1, keepdims=True)
+    units = means / jnp.where(norms > 0.0, norms, jnp.nan)
     return units @ units.T
 
 
 def mean_off_diagonal(matrix: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The mean of ``[..., C, C]`` over pairs of different classes among those marked in ``[C]``.
+    """The mean of ``[..., C, C]`` over pairs of different classes among those marked in ``[C]``, where it is a number.
 
     >>> float(mean_off_diagonal(np.array([[1.0, 0.5], [0.5, 1.0]]), np.ones(2, bool)))
     0.5
     """
     pairs = np.outer(classes, classes) & ~np.eye(len(classes), dtype=bool)
-    return np.asarray(matrix)[..., pairs].mean(-1)
+    return finite_mean(np.asarray(matrix)[..., pairs], axis=-1)
+
+
+def finite_mean(values: Any, *, axis: int) -> np.ndarray:
+    """The mean of what is finite, NaN where nothing is."""
+    values = np.asarray(values, np.float64)
+    kept = np.isfinite(values)
+    total, count = np.where(kept, values, 0.0).sum(axis), kept.sum(axis)
+    return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)
 
 
 def mean_and_deviation(values: np.ndarray) -> dict[str, Any]:
-    """Over runs, with n - 1.
+    """Over the "runs" in which the measure is finite, the deviation with n - 1; NaN where these are too few.
 
-    >>> mean_and_deviation(np.array([1.0, 3.0]))["mean"]
-    2.0
+    >>> mean_and_deviation(np.array([1.0, 3.0, np.nan]))
+    {'mean': 2.0, 'std': 1.4142135623730951, 'runs': 2}
     """
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+    kept = np.asarray(values)[np.isfinite(values)]
+    return {
+        "mean": float(np.mean(kept)) if len(kept) else float("nan"),
+        "std": float(np.std(kept, ddof=1)) if len(kept) > 1 else float("nan"),
+        "runs": len(kept),
+    }

@@ -23,7 +23,12 @@ from experiments.command_line import run_command
 from experiments.one_step_image.images import Images, load_images
 from experiments.optimizer_solutions.config import Config
 from experiments.optimizer_solutions.learn import Outcome, make_learner
-from experiments.optimizer_solutions.measures import mean_and_deviation, mean_off_diagonal, sequence_measures
+from experiments.optimizer_solutions.measures import (
+    finite_mean,
+    mean_and_deviation,
+    mean_off_diagonal,
+    sequence_measures,
+)
 from experiments.optimizer_solutions.optimizers import rate_grid
 from experiments.optimizer_solutions.plots import save_curves, save_heatmaps
 from experiments.optimizer_solutions.tasks import Suite, load_suites
@@ -76,7 +81,7 @@ def run(config: Config, images: Images | None = None) -> dict[str, dict[str, Any
     (directory / RESULTS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")
     for key, xlabel, ylabel in (("accuracy", "on task", "after task"), ("cosines", "class", "class")):
-        means = {s: {name: np.mean(row[key], axis=0) for name, row in rows.items()} for s, rows in results.items()}
+        means = {s: {name: finite_mean(row[key], axis=0) for name, row in rows.items()} for s, rows in results.items()}
         save_heatmaps(directory / f"{key}.png", means, xlabel=xlabel, ylabel=ylabel)
     save_curves(directory / "curves.png", results)
     print(f"{table}\n\n{findings}\n")
@@ -149,15 +154,16 @@ def all_measures(outcome: Outcome, suite: Suite) -> dict[str, np.ndarray]:
 
 
 def format_table(rows: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table with a row per optimizer, mean and standard deviation over the seeds."""
+    """A Markdown table with a row per optimizer, mean and standard deviation over the runs that have the measure."""
     titles = ["optimizer", "rate", *COLUMNS.values()]
     lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
     for name, row in rows.items():
         cells = [name, f"{row['rate']:.2g}" + (" (edge of the grid)" if row["at_edge"] else "")]
         for column in COLUMNS:
-            mean, std = (row["measures"][column][key] for key in ("mean", "std"))
+            mean, std, runs = (row["measures"][column][key] for key in ("mean", "std", "runs"))
             digits = 1 if "rank" in column else 3
-            cells.append(f"{mean:.{digits}f} ± {std:.{digits}f}")
+            of = "" if runs == len(row["accuracy"]) else f" ({runs} of {len(row['accuracy'])} runs)"
+            cells.append(f"{mean:.{digits}f} ± {std:.{digits}f}{of}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -189,6 +195,15 @@ def describe(results: dict[str, dict[str, Any]]) -> str:
     edges = [f"{name} ({suite})" for suite, rows in results.items() for name, row in rows.items() if row["at_edge"]]
     if edges:
         parts.append(f"The chosen rate is at the edge of its grid for {', '.join(edges)}.")
+    lost = [
+        f"{COLUMNS[column]} of {name} ({suite})"
+        for suite, rows in results.items()
+        for name, row in rows.items()
+        for column, found in row["measures"].items()
+        if found["runs"] < len(row["accuracy"])
+    ]
+    if lost:
+        parts.append(f"Runs whose hidden units are all dead, or that diverged, have no {', no '.join(lost)}.")
     parts.append("Differences below two standard errors over the seeds are called unclear.")
     return " ".join(parts)
 
@@ -204,17 +219,18 @@ def equal_ranges(rows: dict[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def ranked(rows: dict[str, Any], key: str, form: str, *, descending: bool) -> str:
-    """Names with a measure's means, in their order."""
+    """Names with a measure's means, in their order; behind them those that have none."""
     means = {name: row["measures"][key]["mean"] for name, row in rows.items()}
-    names = sorted(means, key=means.__getitem__, reverse=descending)
+    names = sorted(means, key=lambda name: (np.isnan(means[name]), -means[name] if descending else means[name]))
     return ", ".join(f"{name} {form.format(means[name])}" for name in names)
 
 
 def compare(rows: dict[str, Any], name: str, other: str, key: str) -> str:
     """Whether higher, lower or unclear, with the difference of the means and its standard error."""
-    (a, b), num = (rows[x]["measures"][key] for x in (name, other)), len(rows[name]["accuracy"])
-    difference, error = a["mean"] - b["mean"], np.sqrt((a["std"] ** 2 + b["std"] ** 2) / num)
-    word = "unclear" if abs(difference) <= 2 * error else "higher" if difference > 0 else "lower"
+    a, b = (rows[x]["measures"][key] for x in (name, other))
+    variances = [found["std"] ** 2 / max(found["runs"], 1) for found in (a, b)]
+    difference, error = a["mean"] - b["mean"], np.sqrt(sum(variances))
+    word = "unclear" if not abs(difference) > 2 * error else "higher" if difference > 0 else "lower"
     return f"{word} ({difference:+.3f}, standard error {error:.3f})"
 
 

@@ -67,12 +67,12 @@ def principal_components(x: ArrayLike, *, num_components: int) -> PrincipalCompo
     scatter = jnp.matmul(*((centered, centered.T) if wide else (centered.T, centered)), precision="highest")
     values, axes = jnp.linalg.eigh(scatter)
     values = values[::-1][:num_components]
-    values = jnp.where(values > 30.0 * jnp.finfo(x.dtype).eps * values[0], values, 0.0)
+    values = jnp.where(values <= 30.0 * jnp.finfo(x.dtype).eps * values[0], 0.0, values)  # NaN stays NaN
     directions = axes[:, ::-1][:, :num_components]
     if wide:  # the rows' combinations; QR gives directions without variance a unit vector too
         directions = jnp.linalg.qr(jnp.matmul(centered.T, directions, precision="highest"))[0]
     total = jnp.trace(scatter)
-    explained = jnp.where(total > 0, jnp.sum(values) / jnp.where(total > 0, total, 1.0), 1.0)
+    explained = jnp.where(total == 0, 1.0, jnp.sum(values) / jnp.where(total == 0, 1.0, total))
     return PrincipalComponents(mean, directions, values / (count - 1), explained)
 
 

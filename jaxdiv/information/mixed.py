@@ -49,9 +49,9 @@ def ross(x: ArrayLike, labels: ArrayLike, *, k: int = 5, tile: int | None = None
     ordered = jnp.sort(labels)
     size = jnp.searchsorted(ordered, labels, side="right") - jnp.searchsorted(ordered, labels)
     kept = size > 1
-    # Points left out move so far away that no ball of another point reaches them.
+    # Points left out move so far away that no ball of another point reaches them, also where x is constant.
     low, high = jnp.min(x, axis=0), jnp.max(x, axis=0)
-    placed = jnp.where(kept[:, None], x, high + 2.0 * (high - low))
+    placed = jnp.where(kept[:, None], x, high + 2.0 * (high - low) + jnp.maximum(jnp.abs(high), 1.0))
     neighbors = jnp.clip(size - 1, 1, int(k))
     distances = find_neighbors([placed], k=int(k), labels=labels, tile=tile).distances
     radius = jnp.take_along_axis(distances, neighbors[:, None] - 1, axis=1)[:, 0]

@@ -150,7 +150,7 @@ def _effective_rank(sigma: Array) -> Array:
     total = jnp.sum(sigma, axis=-1, keepdims=True)
     p = sigma / jnp.where(total > 0.0, total, 1.0)
     entropy = -jnp.sum(p * jnp.log(jnp.where(p > 0.0, p, 1.0)), axis=-1)
-    return jnp.where(total[..., 0] > 0.0, jnp.exp(entropy), 0.0)
+    return jnp.where(total[..., 0] == 0.0, 0.0, jnp.exp(entropy))  # NaN stays NaN
 
 
 def _stable_rank(sigma: Array) -> Array:

@@ -1,5 +1,6 @@
 """The Monge gap of a map: what it costs more than the best coupling of its input with its output."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiv.checks import check_same_shape
@@ -61,6 +62,10 @@ def monge_gap(
     check_same_shape(function, samples=x, mapped=y)
     epsilons = strengths(function, epsilon, num_iters, tol, unroll)
     cost = cost_between(function, x, y, cost_fn, chunk_size)
-    paired = cost_fn(x[..., :, None, :], y[..., :, None, :])[..., 0, 0]
+
+    def pair_cost(a: Array, b: Array) -> Array:  # mapped: the function sees points of the rank that it was checked with
+        return cost_fn(a[..., None, :], b[..., None, :])[..., 0, 0]
+
+    paired = jax.vmap(pair_cost, in_axes=-2, out_axes=-1)(x, y)
     result = sinkhorn(cost, epsilon=epsilons, num_iters=num_iters, tol=tol, unroll=unroll)
     return jnp.mean(paired, axis=-1) - entropic_cost(result, cost)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.generalization_bounds.plots import save_ranking
 from experiments.generalization_bounds.ranking import (
     bootstrap_weights,
     granulated_deviation,
@@ -143,6 +144,23 @@ def network(width, decay, seed, gap, lower):
         "layers": {"lower": [lower, 1.0], "ceiling": [3.0, 3.0], "upper": [9.0, gap], "parameters": [1.0, 1.0]},
         "measures": {"follows": gap, "against": -gap, "same": 1.0},
     }
+
+
+def test_one_setting_has_no_interval_over_settings(tmp_path, monkeypatch):
+    """Resamples of one cluster are all the sample itself: they would show an interval of width 0."""
+    networks = [network(1, 0.0, s, gap, 2.0) for s, gap in enumerate((0.3, 0.1, 0.4, 0.2))]
+    rankings = {gap: rank_measures(networks, gap, resamples=50, seed=0) for gap in ("loss gap", "error gap")}
+    row = rankings["loss gap"]["follows"]
+    assert np.isnan(row["spearman interval clustered"]).all() and np.isnan(row["kendall interval clustered"]).all()
+    assert row["spearman"] == 1.0 and row["spearman interval"] == (1.0, 1.0)
+    several = rank_measures([*networks, *(network(2, 0.0, s, s / 7, 2.0) for s in range(4))], "loss gap",
+                            resamples=50, seed=0)  # fmt: skip
+    assert np.isfinite(several["follows"]["spearman interval clustered"]).all()
+    bars = []
+    monkeypatch.setattr("matplotlib.axes.Axes.barh", lambda *args, xerr=None, **kwargs: bars.append(xerr))
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *args, **kwargs: None)
+    save_ranking(tmp_path / "rankings.png", rankings)
+    assert not np.any(bars[:2])  # no bars of error from the value to 0
 
 
 def test_tables_say_what_ranks_and_what_is_saturated():

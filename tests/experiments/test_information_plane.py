@@ -11,7 +11,7 @@ import pytest
 from experiments.information_plane.config import Config
 from experiments.information_plane.measure import BITS_ESTIMATORS, bottleneck_bound, label_entropy
 from experiments.information_plane.models import BIT_WIDTHS, perceptron
-from experiments.information_plane.plots import save_curves, save_planes
+from experiments.information_plane.plots import _band, save_curves, save_planes
 from experiments.information_plane.run import Experiment, build_experiment, measure_snapshot, run
 from experiments.information_plane.tables import compression, curves, format_tables, in_bits, mean_and_deviation
 from experiments.information_plane.task import icosahedral_task
@@ -112,6 +112,24 @@ def test_records_are_there_before_the_run_ends(tmp_path, monkeypatch):
     assert [line["epoch"] for line in lines] == [0, 0, 1, 1] and not (tmp_path / "table.md").exists()
 
 
+def test_an_interrupted_overwriting_run_leaves_nothing_of_the_one_it_replaces(tmp_path, monkeypatch):
+    for name in ("snapshots.jsonl", "table.md", "planes.png", "curves.png"):
+        (tmp_path / name).write_text("of the earlier run")
+    (tmp_path / "config.json").write_text(json.dumps({"epochs": 99}))
+
+    def build(config):
+        def measure(layer, key, last):
+            raise KeyboardInterrupt
+
+        return build_small(config)._replace(measure_fn=measure)
+
+    monkeypatch.setattr("experiments.information_plane.run.build_experiment", build)
+    with pytest.raises(KeyboardInterrupt):
+        run(Config(directory=tmp_path, overwrite=True, **SMALL))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "snapshots.jsonl"]
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 30
+
+
 def fake_records(activation="tanh", seeds=(0, 1)):
     """Two layers: of 3, 5 + seed, 2 bits with X and 1 bit with Y by "kde_upper"; "mixture" at the end alone."""
     records = []
@@ -162,6 +180,26 @@ def test_pictures_of_one_seed_and_two_networks(tmp_path):
     assert all((tmp_path / name).read_bytes()[:8] == PNG for name in ("planes.png", "curves.png"))
 
 
+def test_bands_have_the_deviation_of_the_tables():
+    shown = {}
+
+    class Axis:
+        def plot(self, epochs, mean, *args, **kwargs):
+            shown["mean"] = mean
+
+        def fill_between(self, epochs, low, high, **kwargs):
+            shown["width"] = (high - low) / 2
+
+    values = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 8.0]])
+    _band(Axis(), np.arange(2), values, color="k", label="")
+    np.testing.assert_allclose(shown["mean"], [3.0, 4.0])
+    assert [mean_and_deviation(column) for column in values.T] == [
+        f"{mean:.2f} ± {width:.2f}" for mean, width in zip(shown["mean"], shown["width"], strict=True)
+    ]
+    _band(Axis(), np.arange(2), values[:1], color="k", label="")
+    np.testing.assert_array_equal(shown["width"], 0.0)
+
+
 def test_records_hold_what_the_measure_says_of_each_seeds_layer():
     layers = [np.arange(12.0).reshape(2, 3, 2), np.ones((2, 3, 1))]
     snapshot = Snapshot(7, layers, *(np.array([0.25, 0.5]) + n for n in range(3)))
@@ -202,7 +240,8 @@ def test_settings_follow_the_task_unless_set():
     ("settings", "message"),
     [
         ({"task": "words"}, "task is 'words'; expected one of 'bits', 'digits'"),
-        ({"activations": ()}, "activations is empty"),
+        ({"activations": ()}, r"activations is \(\); expected names, each once"),
+        ({"activations": ("relu", "relu")}, r"activations is \('relu', 'relu'\); expected names, each once"),
         ({"activations": ("tanh", "gelu")}, "activations is 'gelu'"),
         ({"encoder": "vae"}, "encoder is 'vae'"),
         ({"num_seeds": 0}, "num_seeds is 0"),
@@ -212,6 +251,8 @@ def test_settings_follow_the_task_unless_set():
         ({"task": "digits", "batch_size": 1438}, "batch_size is 1438"),
         ({"bins": 1}, "bins is 1"),
         ({"k": 0}, "k is 0"),
+        ({"k": 4096}, "k is 4096"),
+        ({"task": "digits", "k": 1797}, "k is 1797"),
         ({"code_dims": 33}, "code_dims is 33"),
         ({"variance": 0.0}, "variance is 0.0"),
         ({"noise": -1.0}, "noise is -1.0"),

@@ -115,6 +115,16 @@ def test_pairwise_measures_are_those_with_labels():
     np.testing.assert_allclose(found["kde"], [plain[1], float(upper.info["same_bound"])], atol=1e-4)
 
 
+def test_a_class_of_one_pattern_tells_nothing_within_it():
+    layer = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    labels = (np.arange(20) == 7).astype(np.int32)
+    found = jax.jit(lambda x: pairwise(x, [np.flatnonzero(labels == c) for c in (0, 1)], 0.1))(layer)
+    lower, upper = jax.jit(kolchinsky_tracey_bounds)(layer, variance=0.1, labels=labels)
+    assert found["kde_lower"][1] == pytest.approx(float(lower), abs=1e-5)
+    assert found["kde_upper"][1] == pytest.approx(float(upper), abs=1e-5)
+    assert found["kde"][1] == pytest.approx(float(upper.info["same_bound"]), abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def measure():
     """All layers below have three columns: compiled once."""

@@ -179,3 +179,23 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         (tmp_path / name).write_bytes(b"no arrays in here" * 20)
         with pytest.raises(ValueError, match="^read_task: labels_file is .*unreadable"):
             read_task(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5])
+def test_a_file_that_was_cut_short_is_named(share, tmp_path):
+    """scipy has errors of its own for these, no ValueError, and OSErrors that do not say which file."""
+    path = save(tmp_path / "labels.mat", F=TASK.patterns, y=TASK.labels)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match="^read_task: labels_file is .*labels.mat', unreadable"):
+        read_task(path)
+
+
+def test_a_compressed_file_with_a_wrong_bit_is_named(tmp_path):
+    path = tmp_path / "labels.mat"
+    savemat(path, {"F": TASK.patterns, "y": TASK.labels}, do_compression=True)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0xFF  # of the checksum
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^read_task: labels_file is .*labels.mat', unreadable"):
+        read_task(path)

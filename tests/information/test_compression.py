@@ -65,6 +65,12 @@ def test_principal_components_without_variance(x64):
     assert float(pca.explained) == 1.0
 
 
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+def test_principal_components_of_what_is_no_number_have_no_variance_to_tell(shape):
+    pca = principal_components(jnp.ones(shape).at[1, 1].set(jnp.nan), num_components=2)
+    assert np.isnan(pca.variances).all() and np.isnan(pca.explained)
+
+
 @pytest.mark.parametrize(
     "d, k, weighted", [(1, 3, False), pytest.param(2, 4, True, marks=pytest.mark.slow), (3, 6, True)]
 )

@@ -106,6 +106,13 @@ def test_ross_is_scikit_learns(x64, k):
         assert abs(float(jit_ross(x, labels, k=k)) - wanted) < 1e-9
 
 
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e-30, 1e12])
+def test_a_constant_tells_nothing_beside_a_class_of_one_point(value):
+    """The point that is left out is at a distance of 0 from all others, and must not be counted for it."""
+    found = jit_ross(np.full(10, value, np.float32), np.array([0] * 5 + [1] * 4 + [2]), k=2)
+    assert float(found) == 0.0 and int(found.info["num_skipped"]) == 1
+
+
 def test_a_class_against_overlapping_uniforms(x64):
     """X uniform on {0..m-1}, Y uniform on [X, X + 2]: I = log m - (m - 1) log(2) / m (Gao et al., experiment I)."""
     m, count = 5, 2000

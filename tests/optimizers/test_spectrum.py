@@ -72,6 +72,13 @@ def test_ranks_do_not_depend_on_scale_and_zeros_have_none():
         assert 1.0 <= rank(x) <= 5.0
 
 
+def test_what_is_not_finite_has_no_rank_and_not_one_of_0():
+    for value in (jnp.nan, jnp.inf):
+        x = jnp.stack([jnp.eye(3).at[0, 1].set(value), jnp.eye(3)])
+        for rank in (effective_rank(x), stable_rank(x), report_of(x).effective_rank, report_of(x).stable_rank):
+            np.testing.assert_allclose(rank, [np.nan, 3.0], rtol=1e-6)
+
+
 def test_the_gradients_of_ranks_are_those_of_finite_differences():
     with jax.enable_x64(True):
         x, direction = matrix((4, 6), seed=2)[0], matrix((4, 6), seed=3)[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxdiv.transport import PointCost, cosine, l1, point_cost, sqeuclidean
+from jaxdiv.transport import PointCost, cosine, l1, monge_gap, point_cost, sqeuclidean
 from jaxdiv.transport.blocks import map_rows, transposed
 from tests.transport.problems import clouds, differences, squares
 
@@ -61,6 +61,13 @@ def test_cosine_of_zero_tiny_and_huge_vectors():
     np.testing.assert_allclose(cosine(x, x[1:]), [[1, 1], [0, 1 - 0.5**0.5], [1 - 0.5**0.5, 0]], atol=2e-7)
     gradient = jax.grad(lambda v: jnp.sum(cosine(v, x)))(x[:1])
     np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize("cost_fn", COSTS, ids=COSTS.values())
+def test_a_point_that_is_no_number_is_at_no_distance(cost_fn):
+    x = jnp.array([[jnp.nan, 1.0], [1.0, 2.0]])
+    np.testing.assert_array_equal(np.isnan(cost_fn(x, x[1:])), [[True], [False]])
+    assert np.isnan(monge_gap(x, x + 1.0, epsilon=0.1, cost_fn=cost_fn))
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])

@@ -46,6 +46,21 @@ def test_never_below_the_offset(cost_fn, num_iters):
         assert float(jnp.min(gap)) >= epsilon * np.log(15) * (1 - 1e-5) - 1e-5
 
 
+def euclidean(x, y):
+    """Written for one pair of clouds [n, d] and [m, d], as users write it."""
+    return jnp.sqrt(jnp.sum((x[:, None] - y[None]) ** 2, axis=-1))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_a_cost_for_one_pair_of_clouds_is_paired_row_by_row(chunk_size, x64):
+    x, y = clouds(14, 14, dtype=np.float64)
+    cost = np.asarray(euclidean(x, y))
+    exact = np.trace(cost) / 14 - cost[linear_sum_assignment(cost)].mean()
+    settings = {"epsilon": epsilon_schedule(10.0, 0.003, num_iters=3000), "num_iters": 3000}
+    found = float(gap_of(x, y, cost_fn=euclidean, chunk_size=chunk_size, **settings))
+    assert exact + 0.003 * np.log(14) - 1e-5 <= found <= exact + 0.003 * 2 * np.log(14) + 1e-5
+
+
 def test_the_gradient_of_a_convex_function_is_optimal(x64):
     """log cosh summed, a positive matrix: both are optimal for squared distances and the gap is the identity's."""
     x = clouds(16, 1, dtype=np.float64)[0]

@@ -214,6 +214,12 @@ def test_an_infinite_cost_forbids_a_pair():
         assert np.isfinite(gradient).all() and float(gradient[0, 0]) == 0.0
 
 
+def test_no_value_hides_a_cost_that_is_no_number():
+    cost = jnp.ones((2, 3, 3)).at[0, 1, 2].set(jnp.nan)
+    _, values, _ = solved(cost, epsilon=0.3)
+    np.testing.assert_array_equal(np.isnan(values), [[True, False]] * 3)
+
+
 def test_a_row_of_weight_zero_may_be_forbidden_altogether():
     cost = jnp.asarray(np.random.default_rng(0).random((4, 3)), jnp.float32)
     padded = cost.at[3].set(jnp.inf)
