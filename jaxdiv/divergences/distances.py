@@ -13,7 +13,7 @@ from jaxdiv import checks
 from jaxdiv.divergences.categorical import f_divergence, logit_rows
 from jaxdiv.divergences.generators import kl
 from jaxdiv.divergences.log_ratios import compare, is_largest, logit_gradient
-from jaxdiv.numerics import expm1_scaled, power_generator, promote
+from jaxdiv.numerics import expm1_scaled, power_generator, promote, vary_alike
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -85,7 +85,8 @@ def ordered_wasserstein(
         return _wasserstein(a, b, jnp.ones(a.shape[-1] - 1, a.dtype))
     points = checks.floating_array(function, "positions", positions)
     checks.check_shape(function, "positions", points, (a.shape[-1],))
-    points = promote(points)
+    # A gather whose indices alone vary over a mesh would not sum the gradient of what it reads.
+    a, b, points = vary_alike((a, b, promote(points)))
     order = jnp.argsort(points)
     dtype = jnp.result_type(a, points)
     a, b = (x[..., order].astype(dtype) for x in (a, b))

@@ -1,4 +1,4 @@
-"""Renyi and its relatives between logits: mpmath with 60 digits in every regime, finite differences, laws, edges."""
+"""Renyi and its relatives between logits: mpmath with 60 digits in every regime, finite differences, limits, edges."""
 
 import functools
 import math
@@ -272,16 +272,12 @@ def test_hessians_by_finite_differences(x64):
         np.testing.assert_allclose(x, (y - z) / (2 * step), rtol=1e-5, atol=1e-8)
 
 
-def test_laws(x64):
+def test_identities_and_limits(x64):
+    """Between members; what each of them obeys is in `test_family_laws`."""
     a, b = draw("moderate", np.float64)
     both = {"p_logits": a, "q_logits": b}
-    swapped = {"p_logits": b, "q_logits": a}
-    values = [fm.renyi_divergence(order, **both) for order in ORDERS]
-    assert (np.diff(values, axis=0) >= 0).all()
     close = functools.partial(np.testing.assert_allclose, rtol=1e-12)
-    close(fm.renyi_divergence(0.3, **both), 0.3 / 0.7 * fm.renyi_divergence(0.7, **swapped))
     close(fm.renyi_divergence(2, **both), np.log1p(f_divergence(dv.pearson_chi2(), **both)))
-    close(fm.bhattacharyya_distance(**both), fm.bhattacharyya_distance(**swapped))
     close(fm.cauchy_schwarz_divergence(**both), 2 * fm.gamma_divergence(1, **both))
     close(fm.tsallis_divergence(0.5, **both), f_divergence(dv.squared_hellinger(), **both))
     close(fm.tsallis_entropy(1, logits=a), fm.renyi_entropy(1, logits=a))
@@ -293,12 +289,6 @@ def test_laws(x64):
     assert np.isfinite(jax.grad(lambda p: jnp.sum(fm.gamma_divergence(1e-17, p_logits=p, q_logits=b)))(a)).all()
     close(fm.tsallis_divergence(1e-40, **both), fm.tsallis_divergence(0, **both))
     close(fm.renyi_divergence(1 + 1e-10, **both), fm.renyi_divergence(1, **both), rtol=1e-8)
-    # The product of two pairs: all but Tsallis' add up.
-    joint = [(x[0][:, None] + x[1][None, :]).ravel() for x in (a, b)]
-    for name, function in DIVERGENCES.items():
-        if not name.startswith("tsallis"):
-            total = sum(function(p_logits=a[i], q_logits=b[i]) for i in (0, 1))
-            close(function(p_logits=joint[0], q_logits=joint[1]), total, err_msg=name)
 
 
 @pytest.mark.slow
