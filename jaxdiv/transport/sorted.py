@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv.checks import check_real, fail, floating_array
-from jaxdiv.numerics import promote
+from jaxdiv.numerics import promote, vary_alike
 from jaxdiv.transport.cost import magnitude
 from jaxdiv.transport.solver import given_log_weights
 from jaxdiv.typing import Array, ArrayLike
@@ -59,7 +59,8 @@ def transport_cost_1d(
             parts.append(jnp.full(cloud.shape, 1.0 / cloud.shape[-1], dtype))
         else:
             parts.append(jnp.exp(given_log_weights(function, name, value, cloud.shape).astype(dtype)))
-    flat = [part.reshape(-1, part.shape[-1]) for part in parts]
+    # The transpose of a gather from a replicated array by sharded places would forget the sum over the devices.
+    flat = [part.reshape(-1, part.shape[-1]) for part in vary_alike(parts)]
     return jax.vmap(lambda *one: _one_pair(*one, order=float(order)))(*flat).reshape(batch)
 
 

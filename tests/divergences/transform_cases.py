@@ -220,7 +220,7 @@ for order in (1.0, 2.0):
     add(
         f"transport_cost_1d {order}",
         lambda p, q, order=order: tr.transport_cost_1d(
-            p_samples=p, q_samples=q, p_log_weights=jax.nn.log_softmax(p), order=order
+            p_samples=p, q_samples=q, p_log_weights=jax.nn.log_softmax(q), order=order
         ),
     )
 
