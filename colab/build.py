@@ -20,14 +20,13 @@ INSTALL = """\
 # In Colab this installs the library; elsewhere it does nothing.
 import subprocess
 import sys
-from importlib.metadata import distributions
+from importlib.util import find_spec
 
 if "google.colab" in sys.modules:
     source = "jaxdiv[experiments] @ git+" + input("address that the jaxdiv repository is cloned from: ")
     # A newer jax beside an older plugin for the GPU or TPU would compute on the CPU: both come together.
-    extras = {"jax-cuda12-plugin": "jax[cuda12]", "jax-cuda13-plugin": "jax[cuda13]", "libtpu": "jax[tpu]"}
-    present = {distribution.name.replace("_", "-") for distribution in distributions()}
-    plugins = [extra for name, extra in extras.items() if name in present]
+    extras = {"jax_cuda12_plugin": "jax[cuda12]", "jax_cuda13_plugin": "jax[cuda13]", "libtpu": "jax[tpu]"}
+    plugins = [extra for module, extra in extras.items() if find_spec(module)]
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *plugins], check=True)"""
 
 

@@ -1,10 +1,10 @@
 """The cell of the notebooks that installs the library."""
 
 import builtins
-import importlib.metadata
+import importlib.util
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -12,11 +12,11 @@ from colab.build import INSTALL
 
 
 def _installed(monkeypatch, present, in_colab=True):
-    """What the cell gives to pip, on a machine with these distributions."""
+    """What the cell gives to pip, on a machine with these modules."""
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command))
     monkeypatch.setattr(builtins, "input", lambda prompt: "ADDRESS")
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [SimpleNamespace(name=name) for name in present])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in present or None)
     if in_colab:
         monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     exec(compile(INSTALL, "install", "exec"), {})
@@ -27,7 +27,7 @@ def _installed(monkeypatch, present, in_colab=True):
     "present, extras",
     [
         (["jax", "numpy"], []),
-        (["jax", "jax-cuda12-plugin"], ["jax[cuda12]"]),
+        (["jax", "jax_cuda12_plugin"], ["jax[cuda12]"]),
         (["jax", "jax_cuda13_plugin"], ["jax[cuda13]"]),
         (["libtpu", "jax"], ["jax[tpu]"]),
     ],

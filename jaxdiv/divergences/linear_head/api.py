@@ -125,7 +125,7 @@ def linear_head_divergence(
     vocab_size = _vocab_size(vocab_size, p, q)
     outside = None if labels is None else _labels_outside(labels, vocab_size, weights)
     problem = Problem(p, q, labels if objective.label_weight else None)
-    use_kernels = implementation == "pallas" or (implementation == "auto" and can_fuse(p, q))
+    use_kernels = implementation == "pallas" or (implementation == "auto" and can_fuse(problem))
     kernels = fastest_kernels(objective, problem, vocab_size) if use_kernels else Kernels.XLA
     sizes = Sizes(
         q.hidden.shape[0],

@@ -55,9 +55,9 @@ class Gradients(NamedTuple):
     q: Side
 
 
-def can_fuse(p: Side, q: Side) -> bool:
-    """Whether the kernels of `fused` take these: logits in float32, and all of them on one GPU."""
-    return all(x.dtype != jnp.float64 for x in jax.tree.leaves((p, q))) and runs_triton((p, q))
+def can_fuse(problem: Problem) -> bool:
+    """Whether the kernels of `fused` take it: logits in float32, and all arrays, labels too, on one GPU."""
+    return all(x.dtype != jnp.float64 for x in jax.tree.leaves(problem)) and runs_triton(problem)
 
 
 def fastest_kernels(objective: Objective, problem: Problem, vocab_size: int) -> Kernels:

@@ -85,7 +85,7 @@ class Kernel:
 
 def _root(s: jax.Array, power: float) -> jax.Array:
     """s^power for s >= 0, with derivative 0 instead of inf at s = 0: the subgradient of a norm that symmetry picks."""
-    zero = s == 0.0
+    zero = s <= 0.0  # an expansion of the caller's may round below 0; NaN is neither, and stays
     safe = jnp.where(zero, 1.0, s)
     return jnp.where(zero, 0.0, jnp.sqrt(safe) if power == 0.5 else safe**power)
 

@@ -97,9 +97,9 @@ def _log_ratios(function: str, p_samples: Any, q_samples: Any, k: int, chunk_siz
         raise fail(function, "p_samples", f"has {n} rows", f"more than num_neighbors = {k}")
     if m < k:
         raise fail(function, "q_samples", f"has {m} rows", f"at least num_neighbors = {k}")
-    # The largest of the k, or NaN, which comes first and makes the estimate NaN.
-    within = jnp.max(_neighbors(p, p, int(k), True, chunk_size), axis=1)
-    across = jnp.max(_neighbors(p, q, int(k), False, chunk_size), axis=1)
+    nearest = _neighbors(p, p, int(k), True, chunk_size), _neighbors(p, q, int(k), False, chunk_size)
+    # The last of the k and no other, at ties too, has the derivative. NaN comes first and makes the estimate NaN.
+    within, across = (jnp.where(jnp.isnan(squared[:, 0]), jnp.nan, squared[:, -1]) for squared in nearest)
     usable = (within != 0.0) & (across != 0.0)
     halves = jnp.log(jnp.where(usable, across, 1.0)) - jnp.log(jnp.where(usable, within, 1.0))
     return p.shape[1] / 2.0 * halves + math.log(m / (n - 1)), usable

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxdiv.divergences import (
     alpha,
@@ -20,7 +21,7 @@ from jaxdiv.divergences.families import Renyi
 from jaxdiv.divergences.linear_head import rows
 from jaxdiv.divergences.linear_head.fused import FloatLogits, GradientBuffers, fused_rows
 from jaxdiv.divergences.linear_head.rows import Objective
-from jaxdiv.divergences.linear_head.sweep import Side, can_fuse
+from jaxdiv.divergences.linear_head.sweep import Problem, Side, can_fuse
 from tests.divergences.linear_head.cases import MEMBERS, name_of
 
 
@@ -180,8 +181,24 @@ def test_lowers_for_cuda(objective, hopper):
 
 def test_not_on_this_machine():
     side, wide = (Side(np.zeros((2, 3), d), np.zeros((4, 3), d), None) for d in (np.float32, np.float64))
-    assert not can_fuse(side, wide)
-    assert can_fuse(side, side) == (jax.default_backend() == "gpu" and jax.device_count() == 1)
+    assert not can_fuse(Problem(side, wide, None))
+    assert can_fuse(Problem(side, side, None)) == (jax.default_backend() == "gpu" and jax.device_count() == 1)
+
+
+def test_labels_that_vary_alone_keep_to_xla(monkeypatch):
+    """A shard_map that checks what varies refuses a kernel's outputs, also where nothing but the labels is split."""
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    side, found = Side(jnp.zeros((2, 3)), jnp.zeros((4, 3)), None), []
+
+    def note(labels):
+        found.extend(can_fuse(Problem(side, side, x)) for x in (None, labels))
+        return labels
+
+    rows = PartitionSpec("x")
+    jax.eval_shape(jax.shard_map(note, mesh=mesh, in_specs=rows, out_specs=rows), jnp.zeros(2, jnp.int32))
+    assert found == [True, False]
 
 
 @pytest.mark.accelerator

@@ -82,6 +82,16 @@ def test_infinite_points_spoil_their_own_derivatives_alone():
     np.testing.assert_array_equal(tangent[:, 0], [-4.0, -2.0])
 
 
+@pytest.mark.parametrize("name", ["distance", "laplace"])
+def test_the_root_of_a_squared_distance_that_rounds_below_0(name):
+    """As a caller's own expansion may: it is that of 0, without a derivative, and NaN stays NaN."""
+    profile = KERNELS[name][0].profile
+    value, slope = jax.vmap(jax.value_and_grad(profile))(jnp.array([-1e-7, 0.0, jnp.nan]))
+    np.testing.assert_array_equal(value[:2], profile(jnp.float32(0.0)))
+    np.testing.assert_array_equal(slope[:2], 0.0)
+    assert np.isnan(value[2])
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 4, 10, 11, 50])
 def test_map_rows_is_exact_for_ragged_blocks(chunk_size):
     x = jnp.arange(22.0).reshape(11, 2)

@@ -129,6 +129,14 @@ def test_gradients_by_finite_differences(order, x64):
     np.testing.assert_allclose(grad_q, central_differences(lambda x: fn(p, x), q), rtol=1e-5, atol=1e-8)
 
 
+def test_at_ties_one_neighbour_alone_has_the_derivative(x64):
+    """The second neighbour of 0 is -1 or 1: at fixed neighbours the other one does not move the estimate."""
+    p = jnp.array([[0.0], [7.0], [9.0], [10.0]])
+    gradient = jax.grad(lambda q: knn_kl(p_samples=p, q_samples=q, num_neighbors=2).value)
+    slopes = gradient(jnp.array([[1.0], [-1.0], [8.0], [9.5]]))[:2, 0]
+    np.testing.assert_allclose(np.sort(np.abs(slopes)), [0.0, 0.25])
+
+
 def test_rotation_scaling_and_chunks_change_nothing():
     fn = functools.partial(knn_kl, num_neighbors=3)
     value = float(fn(p_samples=P, q_samples=Q).value)
