@@ -26,9 +26,20 @@ def promote(x: ArrayLike) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32, jnp.float32))
 
 
+def cuda_capability() -> float | None:
+    """The compute capability of the NVIDIA GPU that the process computes on, 9.0 for Hopper; None on anything else.
+
+    >>> cuda_capability() is None or jax.default_backend() == "gpu"
+    True
+    """
+    # AMD's are names without a point.
+    major, point, minor = str(getattr(jax.devices()[0], "compute_capability", "")).partition(".")
+    return float(f"{major}.{minor}") if point else None
+
+
 def is_hopper() -> bool:
     """Whether the process computes on an NVIDIA Hopper GPU, for whose instructions some kernels are written."""
-    return getattr(jax.devices()[0], "compute_capability", "") == "9.0"
+    return cuda_capability() == 9.0
 
 
 def varying_axes(tree: Any) -> frozenset[Any]:
@@ -70,8 +81,8 @@ def runs_triton(tree: Any) -> bool:
     """
     if jax.default_backend() != "gpu" or not is_local(tree):
         return False
-    major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "")).partition(".")
-    if minor and int(major) < 8:  # AMD's have names
+    capability = cuda_capability()
+    if capability is not None and capability < 8.0:
         return False
     return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 

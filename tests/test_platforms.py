@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxdiv.networks import Decoder, DecoderConfig, UNet, UNetConfig, functional
 from jaxdiv.optimizers import MatrixAxes, muon
+from tests.malformed import values
 from tests.test_not_a_number import CASES
 
 PLATFORMS = ("tpu", "cuda")
@@ -33,10 +34,10 @@ def _check(function, *args):
 @pytest.mark.parametrize("name", [name for name, (_, arguments) in CASES.items() if arguments])
 def test_functions(name):
     function, arguments = CASES[name]
-    values = {argument: case.value for argument, case in arguments.items()}
-    traced = {a: v for a, v in values.items() if isinstance(v, jax.Array | np.ndarray) and np.ndim(v) > 0}
+    given = values(arguments)
+    traced = {a: v for a, v in given.items() if isinstance(v, jax.Array | np.ndarray) and np.ndim(v) > 0}
     if traced:
-        static = {a: v for a, v in values.items() if a not in traced}
+        static = {a: v for a, v in given.items() if a not in traced}
         _check(lambda arrays: function(**arrays, **static), traced)
 
 

@@ -181,8 +181,8 @@ def information_bottleneck_curve(
     if initial is not None:
         return jax.lax.scan(anneal, start, betas)[1]
     order = jnp.argsort(-betas)
-    curve = jax.lax.scan(anneal, start, betas[order])[1]
-    return jax.tree.map(lambda points: points[jnp.argsort(order)], curve)
+    curve, back = jax.lax.scan(anneal, start, betas[order])[1], jnp.argsort(order)
+    return jax.tree.map(lambda points: points[back], curve)
 
 
 def channel_capacity(channel: Any, *, num_steps: int = 1000) -> CapacityBounds:

@@ -15,16 +15,14 @@ from jaxdiv.networks.decoder_config import DecoderConfig
 from jaxdiv.networks.decoder_layers import Projection, RMSNorm
 from jaxdiv.networks.layers import statistics_dtype
 from jaxdiv.networks.rotary import Rotation, rotate
+from jaxdiv.numerics import cuda_capability
 from jaxdiv.typing import Array
 
 
 def flash_fits(q: Array) -> bool:
     """A GPU with cuDNN's fused attention for queries [B, T, H, D]: a recent NVIDIA, half precision, D <= 128."""
-    device = jax.devices()[0]
-    if device.platform != "gpu" or "cuda" not in device.client.platform_version:
-        return False
-    size = q.shape[-1]
-    return float(device.compute_capability) >= 8 and q.dtype.itemsize == 2 and size <= 128 and size % 8 == 0
+    capability, size = cuda_capability(), q.shape[-1]
+    return capability is not None and capability >= 8.0 and q.dtype.itemsize == 2 and size <= 128 and size % 8 == 0
 
 
 def _flash(q: Array, k: Array, v: Array, scale: float) -> Array:

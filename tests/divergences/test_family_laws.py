@@ -44,28 +44,16 @@ def add(name, fn, *parameters, **laws):
     MEMBERS[name] = Member(lambda p, q, _: fn(*parameters, p_logits=p, q_logits=q), **laws)
 
 
+def of_order(a):
+    return {"zero": "support" if a == 0.0 else "equal", "is_symmetric": a == 0.5, "processed": "channels"}
+
+
 RENYI = (0.0, 0.3, 0.5, 0.7, 1.0, 2.0, INF)
 TSALLIS = (0.0, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0)
 for a in RENYI:
-    add(
-        f"renyi {a}",
-        *(dv.renyi_divergence, a),
-        zero="support" if a == 0.0 else "equal",
-        is_symmetric=a == 0.5,
-        processed="channels",
-        convex="pq" if a <= 1.0 else "q",
-        product=0.0,
-    )
+    add(f"renyi {a}", dv.renyi_divergence, a, convex="pq" if a <= 1.0 else "q", product=0.0, **of_order(a))
 for a in TSALLIS:
-    add(
-        f"tsallis {a}",
-        *(dv.tsallis_divergence, a),
-        zero="support" if a == 0.0 else "equal",
-        is_symmetric=a == 0.5,
-        processed="channels",
-        convex="pq",
-        product=a - 1.0,
-    )
+    add(f"tsallis {a}", dv.tsallis_divergence, a, convex="pq", product=a - 1.0, **of_order(a))
 # Powers of the probabilities themselves: merging classes may increase these, unless they are KL(p || q).
 for c in (0.0, 0.5, 1.0, 2.0):
     kind = {"processed": None if c else "channels", "is_symmetric": c == 1.0}

@@ -65,7 +65,7 @@ class Kernel:
     def profile(self, s: jax.Array) -> jax.Array:
         """The kernel as a function of the squared distance (of the inner product for "polynomial"), elementwise."""
         if self.kind == "distance":
-            return -_root(s, self.exponent / 2.0)
+            return -root(s, self.exponent / 2.0)
         # A numpy number is rounded once, to the samples' dtype, whatever jax's default one is.
         bandwidth = self.bandwidth if isinstance(self.bandwidth, jax.Array) else np.asarray(self.bandwidth)
         widths = jnp.asarray(bandwidth.astype(s.dtype))
@@ -79,11 +79,11 @@ class Kernel:
         if self.kind == "gaussian":
             return jnp.exp(s * (-0.5 / (width * width)))
         if self.kind == "laplace":
-            return jnp.exp(-_root(s, 0.5) / width)
+            return jnp.exp(-root(s, 0.5) / width)
         return jnp.exp(-self.exponent * jnp.log1p(s / (width * width)))
 
 
-def _root(s: jax.Array, power: float) -> jax.Array:
+def root(s: jax.Array, power: float) -> jax.Array:
     """s^power for s >= 0, with derivative 0 instead of inf at s = 0: the subgradient of a norm that symmetry picks."""
     zero = s <= 0.0  # an expansion of the caller's may round below 0; NaN is neither, and stays
     safe = jnp.where(zero, 1.0, s)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiv.checks import check_integer, check_real, fail
 from jaxdiv.divergences.two_sample.arguments import CHUNK_SIZE, check_chunk, sample_matrices
+from jaxdiv.divergences.two_sample.kernels import root
 from jaxdiv.divergences.two_sample.pairs import map_rows, squared_distances
 from jaxdiv.numerics import expm1_scaled, log1p_scaled
 
@@ -82,9 +83,7 @@ def nearest_neighbors(
     x, reference = sample_matrices(function, x=x, reference=x if reference is None else reference)
     check_integer(function, "num_neighbors", num_neighbors, 1, reference.shape[0] - exclude_self)
     check_chunk(function, chunk_size)
-    squared = _neighbors(x, reference, int(num_neighbors), exclude_self, chunk_size)
-    zero = squared == 0.0
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))
+    return root(_neighbors(x, reference, int(num_neighbors), exclude_self, chunk_size), 0.5)
 
 
 def _log_ratios(function: str, p_samples: Any, q_samples: Any, k: int, chunk_size: int) -> tuple[jax.Array, jax.Array]:
